@@ -1,0 +1,111 @@
+"""Where peers are: what people write, what sockets use, and which of them are nobody's business."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from stellar_overlay.error import InvalidPeerAddress
+
+DEFAULT_PEER_PORT = 11625
+MAX_PORT = 65535
+
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
+_NUMERIC = re.compile(r"[0-9.]+")
+_PRIVATE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+        "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
+        "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8",
+    )
+)  # fmt: skip
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """A host, by name or number, and a port. ``str()`` gives ``host:port``, IPv6 in brackets."""
+
+    host: str
+    port: int = DEFAULT_PEER_PORT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port <= MAX_PORT:
+            raise InvalidPeerAddress(f"{self.host}: port {self.port} is not in 1..{MAX_PORT}")
+        if ":" in self.host:
+            _check_ipv6(self.host)
+        elif not _HOST.fullmatch(self.host):
+            raise InvalidPeerAddress(f"{self.host!r} is not a host name or an IPv4 address")
+        elif _NUMERIC.fullmatch(self.host):
+            _check_ipv4(self.host)
+
+    @classmethod
+    def parse(cls, text: str, default_port: int = DEFAULT_PEER_PORT) -> PeerAddress:
+        """Read ``host[:port]`` as core does (PeerBareAddress.cpp:46-121).
+
+        What core does not read: IPv6, in brackets only (``[::1]:11625``).
+
+        :raises InvalidPeerAddress: saying what is wrong with ``text``.
+        """
+        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text, re.DOTALL)
+        host, port = bracketed.groups() if bracketed else _split(text)
+        if port is not None and not _PORT.fullmatch(port):
+            raise InvalidPeerAddress(f"{text!r}: the port must be a number in 1..{MAX_PORT}")
+        if bracketed:
+            _check_ipv6(host)
+        elif ":" in host:
+            raise InvalidPeerAddress(f"{text!r}: write an IPv6 address in brackets, [::1]:port")
+        return cls(host, default_port if port is None else int(port))
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the host is an IP address, so that nothing need be resolved."""
+        return ":" in self.host or bool(_NUMERIC.fullmatch(self.host))
+
+    @property
+    def is_private(self) -> bool:
+        """Whether no public node can live there: RFC 1918, loopback, link-local, multicast, …
+
+        Written out, as :attr:`ipaddress.IPv4Address.is_private` also counts the documentation
+        networks, and differently in each Python.
+        """
+        if not self.is_numeric:
+            return self.host.rstrip(".").lower() == "localhost"
+        ip = ipaddress.ip_address(self.host)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in _PRIVATE if network.version == ip.version)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPeerAddress(PeerAddress):
+    """An IP address and a port: the one key under which a peer's address is stored and dialled."""
+
+    def __post_init__(self) -> None:
+        PeerAddress.__post_init__(self)
+        if not self.is_numeric:
+            raise InvalidPeerAddress(f"{self.host!r} is not an IP address")
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    host, colon, port = text.rpartition(":")
+    return (host, port) if colon else (text, None)
+
+
+def _check_ipv4(host: str) -> None:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError as error:
+        raise InvalidPeerAddress(f"{host!r} is not an IPv4 address: {error}") from None
+
+
+def _check_ipv6(host: str) -> None:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise InvalidPeerAddress(f"{host!r} is not an IPv6 address: {error}") from None

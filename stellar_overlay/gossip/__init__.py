@@ -1,0 +1,1 @@
+"""Many peers, seen only through the ports of :mod:`stellar_overlay.interfaces`."""

@@ -1,0 +1,1 @@
+"""What stands in for a ledger: the brain that the overlay reports to."""

@@ -1,0 +1,168 @@
+"""Who nodes are: a peer's id, our own node, and the id of a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from stellar_overlay import __version__
+from stellar_overlay.address import DEFAULT_PEER_PORT
+from stellar_overlay.error import ConfigError, InvalidKey
+
+TESTNET_PASSPHRASE = "Test SDF Network ; September 2015"
+PUBNET_PASSPHRASE = "Public Global Stellar Network ; September 2015"
+
+LEDGER_VERSION = 28
+OVERLAY_VERSION = 42
+OVERLAY_MIN_VERSION = 38
+"""We announce 42 and accept 38..42 (no wire change in that range matters to us)."""
+
+MAX_VERSION_STRING = 100
+"""Bytes of ``versionStr`` in HELLO (Stellar-overlay.x)."""
+
+
+def network_id(passphrase: str) -> bytes:
+    """Return the 32-byte id of the network: SHA-256 of its passphrase."""
+    return hashlib.sha256(passphrase.encode()).digest()
+
+
+@dataclass(frozen=True, order=True)
+class PeerId:
+    """A node's Ed25519 public key. ``str()`` gives the ``G…`` form, ordering is by key bytes."""
+
+    key: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.key) != 32:
+            raise InvalidKey(f"a node id has 32 bytes, not {len(self.key)}")
+
+    @classmethod
+    def from_strkey(cls, text: str) -> PeerId:
+        """Read the ``G…`` form.
+
+        :raises InvalidKey: when it is not one.
+        """
+        from stellar_sdk import StrKey
+
+        try:
+            return cls(StrKey.decode_ed25519_public_key(text))
+        except ValueError as error:
+            raise InvalidKey(f"{text!r} is not a node id (G…): {error}") from None
+
+    @cached_property
+    def strkey(self) -> str:
+        """The ``G…`` form, 56 characters."""
+        from stellar_sdk import StrKey
+
+        return str(StrKey.encode_ed25519_public_key(self.key))
+
+    @property
+    def short(self) -> str:
+        """The first five characters, as core's log and ``/peers`` show a node."""
+        return self.strkey[:5]
+
+    def __str__(self) -> str:
+        return self.strkey
+
+
+class HasSecretKey(Protocol):
+    """What we use of a ``stellar_sdk.Keypair``."""
+
+    def raw_secret_key(self) -> bytes:
+        """Return the 32-byte seed."""
+        ...
+
+
+Seed = str | bytes | HasSecretKey
+"""``S…`` text, 32 raw bytes, or a ``stellar_sdk.Keypair``."""
+
+
+class LocalNode:
+    """Our own node: its key, its network, and what its HELLO says.
+
+    :param passphrase: of the network, in full.
+    :param seed: None makes a fresh identity.
+    :param listening_port: what HELLO announces; the manager sets it to the port really bound.
+    :param wall_clock: Unix time in seconds, for certificates only.
+    :param token_bytes: returns so many random bytes, for nonces and ephemeral keys.
+    """
+
+    def __init__(
+        self,
+        passphrase: str,
+        seed: Seed | None = None,
+        *,
+        version_string: str = f"stellar-overlay/{__version__}",
+        ledger_version: int = LEDGER_VERSION,
+        overlay_version: int = OVERLAY_VERSION,
+        overlay_min_version: int = OVERLAY_MIN_VERSION,
+        listening_port: int = DEFAULT_PEER_PORT,
+        wall_clock: Callable[[], float] = time.time,
+        token_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        from nacl.signing import SigningKey
+
+        if len(version_string.encode()) > MAX_VERSION_STRING:
+            raise ConfigError(f"version_string: at most {MAX_VERSION_STRING} bytes")
+        if not 0 <= overlay_min_version <= overlay_version < 2**32:
+            raise ConfigError(
+                f"overlay versions {overlay_min_version}..{overlay_version}: the lower one first"
+            )
+        self._signing_key = SigningKey(token_bytes(32) if seed is None else _raw_seed(seed))
+        self.peer_id = PeerId(bytes(self._signing_key.verify_key))
+        self.network_passphrase = passphrase
+        self.network_id = network_id(passphrase)
+        self.version_string = version_string
+        self.ledger_version = ledger_version
+        self.overlay_version = overlay_version
+        self.overlay_min_version = overlay_min_version
+        self.listening_port = listening_port
+        self.wall_clock = wall_clock
+        self.token_bytes = token_bytes
+
+    @classmethod
+    def testnet(cls, seed: Seed | None = None) -> LocalNode:
+        """Return a node of the test network."""
+        return cls(TESTNET_PASSPHRASE, seed)
+
+    @classmethod
+    def pubnet(cls, seed: Seed | None = None) -> LocalNode:
+        """Return a node of the public network."""
+        return cls(PUBNET_PASSPHRASE, seed)
+
+    @property
+    def secret_seed(self) -> str:
+        """The ``S…`` seed, for whoever stores it. Never log it."""
+        from stellar_sdk import StrKey
+
+        return str(StrKey.encode_ed25519_secret_seed(bytes(self._signing_key)))
+
+    def sign(self, data: bytes) -> bytes:
+        """Return our 64-byte Ed25519 signature of ``data``."""
+        return bytes(self._signing_key.sign(data).signature)
+
+    def __repr__(self) -> str:
+        return f"<LocalNode {self.peer_id} on {self.network_passphrase!r}>"
+
+
+def _raw_seed(seed: Seed) -> bytes:
+    """Return the 32 bytes of a seed in any of its forms; errors never show it."""
+    if isinstance(seed, str):
+        from stellar_sdk import StrKey
+
+        try:
+            return bytes(StrKey.decode_ed25519_secret_seed(seed))
+        except ValueError:
+            raise InvalidKey("the seed is not an S… secret seed") from None
+    try:
+        raw = seed if isinstance(seed, bytes) else seed.raw_secret_key()
+    except (AttributeError, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise InvalidKey("the seed must be an S… text, a Keypair with its secret, or 32 bytes")
+    return bytes(raw)

@@ -1,0 +1,1 @@
+"""Twisted: the only place with a transport and a reactor."""

@@ -1,0 +1,1 @@
+"""One connection: bytes and the time go in, messages and bytes come out."""

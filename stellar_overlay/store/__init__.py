@@ -1,0 +1,1 @@
+"""SQLite through adbapi; knows no peer and no message."""

@@ -1,0 +1,1 @@
+"""Shipped for users' tests too: networks and peers without sockets, on a simulated clock."""

@@ -1,0 +1,1 @@
+"""Command line tools; everything heavy is imported by the command that needs it."""

@@ -1,0 +1,1 @@
+"""Bytes of the protocol: framing, messages, keys. No state but buffers, no clock, no transport."""
