@@ -7,6 +7,7 @@ Two trees that never mix. An :exc:`OverlayError` is raised to whoever called us.
 
 from __future__ import annotations
 
+import re
 from enum import Enum, IntEnum
 
 
@@ -180,7 +181,7 @@ class DropReason(Enum):
         return PeerViolation(self.text.format(**fields), self.code, kind=self, detail=detail)
 
 
-class PeerViolation(OverlayError):  # noqa: N818 - the name is the architecture's
+class PeerViolation(OverlayError):
     """A link must end. With a code, the peer is sent ERROR_MSG first; without, nothing.
 
     :param reason: the text for the peer, the log and the events.
@@ -200,3 +201,21 @@ class PeerViolation(OverlayError):  # noqa: N818 - the name is the architecture'
         self.code = code
         self.kind = kind
         self.detail = detail
+
+
+class PeerError(PeerViolation):
+    """The peer ended the link with an ERROR_MSG; it is never answered.
+
+    :param remote_code: any number.
+    :param remote_text: raw: up to 100 bytes from the network.
+    """
+
+    def __init__(self, remote_code: int, remote_text: bytes) -> None:
+        self.remote_code = remote_code
+        self.remote_text = remote_text
+        names = {int(code): code.name for code in ErrorCode}
+        name = names.get(remote_code, "UNKNOWN")
+        text = re.sub(rb"[^A-Za-z0-9 ]", b"*", remote_text).decode()
+        super().__init__(
+            DropReason.REMOTE_ERROR.text.format(code=name, text=text), kind=DropReason.REMOTE_ERROR
+        )

@@ -102,6 +102,11 @@ class FrameBuffer:
             )
 
     @property
+    def has_record(self) -> bool:
+        """Whether ``data`` holds something not looked at yet."""
+        return self.at < len(self.data)
+
+    @property
     def is_in_record(self) -> bool:
         """Whether a mark has arrived without the whole of its body."""
         return len(self) >= _MARK_SIZE

@@ -62,6 +62,9 @@ FLOOD_TYPES = frozenset(
 )
 """What flow control counts (core OverlayManagerImpl.cpp:1119-1131)."""
 
+FLOOD_KINDS = frozenset(int(kind) for kind in FLOOD_TYPES)
+"""The same as plain numbers, for the hot path."""
+
 MESSAGE_TYPES = {int(kind): kind for kind in MessageType}
 """The type of each number that is one; faster than calling the enum."""
 

@@ -1,0 +1,290 @@
+"""What waits to be sent to one peer, and what of it may leave now (connection.md 6.5, 6.6).
+
+Flooded messages wait for credit in four queues; everything else leaves in the order it came.
+Nothing here has a sequence number yet, so anything may still be dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from stellar_overlay.session.flow_control import FlowControl
+from stellar_overlay.wire.message import Message, MessageType
+from stellar_overlay.wire.scp import ScpStatement
+
+SCP_QUEUE_BYTE_LIMIT = 4 * 1024 * 1024
+"""Bytes of SCP messages that wait for one peer; beyond, the oldest go. Core has no such limit."""
+SCP_BACKLOG = 256
+"""SCP messages that may wait before superseded ones are looked for, credit or not."""
+ANSWER_BYTE_LIMIT = 32 * 1024 * 1024
+"""Bytes of answers (tx sets, quorum sets, …) unsent to one peer; beyond, it is answered nothing."""
+
+
+class MessagePriority(IntEnum):
+    """The order in which flooded messages leave (core FlowControl.cpp:418-460)."""
+
+    SCP = 0
+    TRANSACTION = 1
+    FLOOD_DEMAND = 2
+    FLOOD_ADVERT = 3
+
+
+_PRIORITIES = {
+    MessageType.SCP_MESSAGE: MessagePriority.SCP,
+    MessageType.TRANSACTION: MessagePriority.TRANSACTION,
+    MessageType.FLOOD_DEMAND: MessagePriority.FLOOD_DEMAND,
+    MessageType.FLOOD_ADVERT: MessagePriority.FLOOD_ADVERT,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxConfig:
+    """How much may wait for one peer."""
+
+    outbound_tx_queue_byte_limit: int = 3 * 1024 * 1024
+    """Bytes of transactions (core Config.cpp, OUTBOUND_TX_QUEUE_BYTE_LIMIT)."""
+    max_tx_set_size_ops: int = 10_000
+    """Transactions, and advertised or demanded hashes: the network's largest tx set."""
+    answer_byte_limit: int = ANSWER_BYTE_LIMIT
+    min_slot_to_remember: Callable[[], int] = field(default=lambda: 1)
+    """The oldest slot of which an SCP message is still worth sending."""
+    checkpoint_slot: Callable[[], int] = field(default=lambda: 0)
+    """The one older slot that is worth sending all the same: the checkpoint's first."""
+
+
+class _Entry:
+    """A message that waits, since when, and how much of its queue's limit it takes up."""
+
+    __slots__ = ("body", "queued_at", "weight")
+
+    def __init__(self, body: bytes, queued_at: float, weight: int) -> None:
+        self.body = body
+        self.queued_at = queued_at
+        self.weight = weight
+
+
+class _Queue:
+    """One priority's messages, oldest first, with the sum of their weights."""
+
+    __slots__ = ("dropped", "entries", "weight")
+
+    def __init__(self) -> None:
+        self.entries: deque[_Entry] = deque()
+        self.weight = 0
+        self.dropped = 0
+
+    def append(self, entry: _Entry) -> bool:
+        """Queue it; False when it is not worth sending."""
+        self.entries.append(entry)
+        self.weight += entry.weight
+        return True
+
+    def popleft(self) -> _Entry:
+        entry = self.entries.popleft()
+        self.weight -= entry.weight
+        return entry
+
+    def block(self) -> None:
+        """Note that nothing leaves now, for want of credit."""
+
+    def clear(self, dropped: int) -> None:
+        """Shed the whole load: a peer so far behind is not helped by what is old."""
+        self.dropped += dropped
+        self.entries.clear()
+        self.weight = 0
+
+
+class _ScpQueue(_Queue):
+    """SCP messages: never shed wholesale, but of one topic only the newest is worth sending.
+
+    That is looked into only while they pile up; else they leave at once.
+    """
+
+    __slots__ = ("_config", "_is_blocked", "_min_slot", "_newest")
+
+    def __init__(self, config: OutboxConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._is_blocked = False
+        self._min_slot = 0
+        self._newest: dict[tuple[bytes, bool], _Entry] = {}
+
+    def append(self, entry: _Entry) -> bool:
+        if not self._is_blocked:
+            super().append(entry)
+            if len(self.entries) >= SCP_BACKLOG:
+                self.block()
+            return True
+        if self._is_stale(entry):
+            self.dropped += 1
+            return False
+        self._forget_old_slots()
+        self._append_or_replace(entry)
+        return True
+
+    def popleft(self) -> _Entry:
+        entry = super().popleft()
+        if self._is_blocked:
+            self._unlink(entry)
+            self._is_blocked = bool(self.entries)
+        return entry
+
+    def block(self) -> None:
+        """Note that nothing leaves now, and drop what is superseded or of no use any more."""
+        if not self._is_blocked:
+            self._is_blocked = True
+            waiting, self.entries, self.weight = self.entries, deque(), 0
+            for entry in waiting:
+                self.append(entry)
+
+    def _append_or_replace(self, entry: _Entry) -> None:
+        statement = ScpStatement(entry.body)
+        older = self._newest.setdefault(statement.topic, entry)
+        if older is not entry and statement.is_newer_than(ScpStatement(older.body)):
+            self.weight += entry.weight - older.weight
+            older.body, older.queued_at, older.weight = entry.body, entry.queued_at, entry.weight
+            self.dropped += 1
+            return
+        super().append(entry)
+        while self.weight > SCP_QUEUE_BYTE_LIMIT:
+            self._unlink(super().popleft())
+            self.dropped += 1
+
+    def _is_stale(self, entry: _Entry) -> bool:
+        slot = ScpStatement(entry.body).slot
+        return slot < self._config.min_slot_to_remember() and slot != self._config.checkpoint_slot()
+
+    def _forget_old_slots(self) -> None:
+        min_slot = self._config.min_slot_to_remember()
+        if min_slot == self._min_slot:
+            return
+        self._min_slot = min_slot
+        for _ in range(len(self.entries)):
+            entry = super().popleft()
+            if self._is_stale(entry):
+                self._unlink(entry)
+                self.dropped += 1
+            else:
+                super().append(entry)
+
+    def _unlink(self, entry: _Entry) -> None:
+        topic = ScpStatement(entry.body).topic
+        if self._newest.get(topic) is entry:
+            del self._newest[topic]
+
+
+class Outbox:
+    """Everything that waits to leave on one link.
+
+    :param flow: whose credit flooded messages wait for.
+    :ivar max_tx_set_size_ops: how many transactions, and how many advertised or demanded hashes,
+        may wait: the size of the network's largest tx set.
+    """
+
+    def __init__(self, flow: FlowControl, config: OutboxConfig | None = None) -> None:
+        self._flow = flow
+        self._config = config or OutboxConfig()
+        self.max_tx_set_size_ops = self._config.max_tx_set_size_ops
+        self._control: deque[_Entry] = deque()
+        self._answer_bytes = 0
+        self._scp = _ScpQueue(self._config)
+        self._queues = (self._scp, _Queue(), _Queue(), _Queue())
+
+    def add(self, message: Message, now: float) -> bool:
+        """Queue a message; tell whether it will leave if nothing newer displaces it."""
+        priority = _PRIORITIES.get(message.type)
+        if priority is None:
+            return self._add_answer(message, now)
+        return self.add_msg_and_maybe_trim_queue(message, priority, now)
+
+    def add_control(self, body: bytes, now: float) -> None:
+        """Queue what the protocol itself needs (grants, pings, the handshake); never refused."""
+        self._control.append(_Entry(body, now, 0))
+
+    def add_msg_and_maybe_trim_queue(
+        self, message: Message, priority: MessagePriority, now: float
+    ) -> bool:
+        """Queue a flooded message behind its like, and shed what is too much or too old."""
+        queue = self._queues[priority]
+        size = message.size
+        if priority is MessagePriority.TRANSACTION and size > self._flow.max_tx_size:
+            queue.dropped += 1
+            return False
+        counts_bytes = priority <= MessagePriority.TRANSACTION
+        if not queue.append(_Entry(message.body, now, size if counts_bytes else (size - 8) // 32)):
+            return False
+        if priority is MessagePriority.TRANSACTION:
+            if (
+                len(queue.entries) > self.max_tx_set_size_ops
+                or queue.weight > self._config.outbound_tx_queue_byte_limit
+            ):
+                queue.clear(len(queue.entries))
+        elif not counts_bytes and queue.weight > self.max_tx_set_size_ops:
+            queue.clear(queue.weight)
+        return bool(queue.entries)
+
+    def get_next_batch_to_send(
+        self, max_count: int, max_bytes: int, now: float
+    ) -> tuple[list[bytes], float]:
+        """Return the bodies that leave now, and when the last of them was queued.
+
+        What is not flooded goes first; then each queue goes as far as credit reaches: one that
+        is blocked does not block those after it.
+
+        :param max_bytes: the message that crosses it is included (core TCPPeer.cpp:296-335).
+        """
+        bodies: list[bytes] = []
+        queued_at = now
+        while self._control and len(bodies) < max_count and max_bytes > 0:
+            entry = self._control.popleft()
+            self._answer_bytes -= entry.weight
+            bodies.append(entry.body)
+            queued_at = entry.queued_at
+            max_bytes -= len(entry.body)
+        for queue in self._queues:
+            while queue.entries and len(bodies) < max_count and max_bytes > 0:
+                size = len(queue.entries[0].body)
+                if not self._flow.may_send(size):
+                    self._flow.note_no_capacity(now)
+                    queue.block()
+                    break
+                self._flow.spend(size)
+                entry = queue.popleft()
+                bodies.append(entry.body)
+                queued_at = entry.queued_at
+                max_bytes -= size
+        return bodies, queued_at
+
+    def clear(self) -> None:
+        """Forget everything: nothing more will leave."""
+        self._control.clear()
+        self._answer_bytes = 0
+        for queue in self._queues:
+            queue.clear(0)
+
+    @property
+    def answer_bytes(self) -> int:
+        """Bytes of answers that wait."""
+        return self._answer_bytes
+
+    def queue_size(self, priority: MessagePriority) -> int:
+        """Return how many messages of one priority wait."""
+        return len(self._queues[priority].entries)
+
+    def queue_weight(self, priority: MessagePriority) -> int:
+        """Return the bytes (SCP, transactions) or hashes (demands, adverts) that wait."""
+        return self._queues[priority].weight
+
+    def dropped(self, priority: MessagePriority) -> int:
+        """Return how many messages (or hashes) of one priority were dropped so far."""
+        return self._queues[priority].dropped
+
+    def _add_answer(self, message: Message, now: float) -> bool:
+        if self._answer_bytes + message.size > self._config.answer_byte_limit:
+            return False
+        self._control.append(_Entry(message.body, now, message.size))
+        self._answer_bytes += message.size
+        return True
