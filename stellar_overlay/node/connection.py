@@ -1,0 +1,384 @@
+"""A link over a transport: drives one :class:`~stellar_overlay.session.session.Session`.
+
+The only place where bytes meet a transport, and the one exit for misbehaviour: a
+:exc:`~stellar_overlay.error.PeerViolation` raised anywhere below ends up in
+:meth:`Connection.drop`.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet import protocol
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableDescriptor,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from stellar_overlay.address import ResolvedPeerAddress
+from stellar_overlay.error import DropReason, PeerViolation
+from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.session.flow_control import Item
+from stellar_overlay.session.session import Received, Session
+from stellar_overlay.wire.message import Message
+
+CLOSING_DELAY_SECONDS = 5
+"""How long a dropped link may take to deliver its last bytes (core Peer.cpp:406-437)."""
+_NO_LINGER = struct.pack("ii", 0, 0)
+
+
+class LinkOwner(Protocol):
+    """Whom a connection reports to: the :class:`OverlayManager`, or a tool."""
+
+    def open_session(self, link: Connection) -> Session:
+        """Return the session of a link whose transport is there now."""
+        ...
+
+    def link_authenticated(self, link: Connection) -> None:
+        """Note that the peer was admitted; its first messages follow."""
+        ...
+
+    def dispatch(self, link: Connection, items: Sequence[Item]) -> None:
+        """Hand messages to whoever wants them, and report each as processed in time."""
+        ...
+
+    def link_dropped(self, link: Connection, violation: PeerViolation) -> None:
+        """Note that the link counts no more; its last bytes may still be on their way."""
+        ...
+
+    def link_gone(self, link: Connection) -> None:
+        """Note that the transport is closed."""
+        ...
+
+
+class LinkTransport(Protocol):
+    """What a connection uses of its transport: ITransport, IConsumer and a way to break off."""
+
+    def getPeer(self) -> IAddress: ...
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def loseWriteConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+class FlushQueue:
+    """The links that have something to send, flushed together once per turn of the reactor."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._dirty: dict[Connection, None] = {}
+        self._turns = 0
+        self._call: IDelayedCall | None = None
+
+    def add(self, link: Connection) -> None:
+        """Flush ``link`` when the present turn ends, or soon if there is none."""
+        self._dirty[link] = None
+        if not self._turns and self._call is None:
+            self._call = self._clock.callLater(0, self._flush_later)
+
+    def begin_turn(self) -> None:
+        """Note that :meth:`end_turn` will follow; turns may nest."""
+        self._turns += 1
+
+    def end_turn(self) -> None:
+        """Flush what the turn made dirty."""
+        self._turns -= 1
+        if not self._turns and self._dirty:
+            self._flush()
+
+    def _flush_later(self) -> None:
+        self._call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for link in dirty:
+                link.flush()
+
+
+@implementer(IPushProducer)
+class Connection(protocol.Protocol):
+    """One link to a peer, in either direction.
+
+    Towards the transport it is a push producer: while the transport's buffer is full nothing is
+    sealed, so that our queue stays where its limits are.
+
+    :param owner: whom to report to.
+    :param clock: for the one timer of the link.
+    :param flusher: shared by all links of an owner.
+    :param we_called_remote: whether we dialled.
+    """
+
+    _log = Logger()
+    transport: LinkTransport  # type: ignore[assignment]
+    session: Session
+
+    def __init__(
+        self,
+        owner: LinkOwner,
+        clock: IReactorTime,
+        flusher: FlushQueue,
+        metrics: OverlayMetrics,
+        *,
+        we_called_remote: bool,
+    ) -> None:
+        self.we_called_remote = we_called_remote
+        self.remote: ResolvedPeerAddress | None = None
+        self.violation: PeerViolation | None = None
+        self.is_authenticated = False
+        self.messages_read = self.messages_written = 0
+        self.bytes_read = self.bytes_written = 0
+        self._owner = owner
+        self._clock = clock
+        self._flusher = flusher
+        self._metrics = metrics
+        self._timer: IDelayedCall | None = None
+        self._is_write_paused = False
+        self._is_reading = True
+        self._is_driving = False
+        self._waiters: list[Deferred[Connection]] = []
+
+    # From the transport.
+
+    def connectionMade(self) -> None:
+        self.remote = resolved_address(self.transport.getPeer())
+        _set_socket_options(self.transport)
+        self.session = self._owner.open_session(self)
+        self.transport.registerProducer(self, True)
+        self._timer = self._clock.callLater(
+            self.session.deadline - self._clock.seconds(), self._on_timer
+        )
+        self.flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.violation is not None:
+            return  # what came after the end is not looked at
+        self.bytes_read += len(data)
+        self._metrics.bytes_read.inc(len(data))
+        self._metrics.async_read.inc()
+        self._drive(data)
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        if self.violation is None:
+            self._end(self.session.lost(reason.getErrorMessage()))
+        self._cancel_timer()
+        self._owner.link_gone(self)
+
+    def pauseProducing(self) -> None:
+        """Seal nothing more until the transport's buffer has drained."""
+        self._is_write_paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on: the transport has written everything it was given."""
+        self._is_write_paused = False
+        if self.violation is None:
+            self.session.note_written(self._clock.seconds())
+            self.flush()
+
+    def stopProducing(self) -> None:
+        """Do nothing: :meth:`connectionLost` follows."""
+
+    # From the node.
+
+    def when_authenticated(self) -> Deferred[Connection]:
+        """Return a Deferred that fires with the link, or fails with why it ended."""
+        waiter: Deferred[Connection] = Deferred()
+        if self.violation is not None:
+            waiter.errback(self.violation)
+        elif self.is_authenticated:
+            waiter.callback(self)
+        else:
+            self._waiters.append(waiter)
+        return waiter
+
+    def send(self, message: Message) -> bool:
+        """Queue a message for the end of the turn; False when the peer gets it not at all.
+
+        :raises ValueError: for what only the protocol itself may send.
+        """
+        if self.violation is not None or not self.session.send(message, self._clock.seconds()):
+            return False
+        self._flusher.add(self)
+        return True
+
+    def processed(self, items: Sequence[Item]) -> None:
+        """Return the credit of messages that were dispatched; call once for each."""
+        if self.violation is not None or not items:
+            return
+        self.session.processed(items, self._clock.seconds())
+        self._flusher.add(self)
+        if not (self._is_reading or self._is_driving):
+            self._drive(None)
+
+    def drop(self, violation: PeerViolation) -> None:
+        """End the link: ERROR_MSG if the peer is told, then close; later calls do nothing."""
+        if self.violation is not None:
+            return
+        last = self.session.close(
+            violation, self._clock.seconds(), may_flush=not self._is_write_paused
+        )
+        self._end(violation)
+        self._hang_up(last, is_told=violation.code is not None)
+
+    def flush(self) -> None:
+        """Write what may leave, as far as the transport takes it."""
+        now = self._clock.seconds()
+        while not self._is_write_paused and self.violation is None:
+            data = self.session.data_to_send(now)
+            if not data:
+                break
+            self._write(data)
+            if not self._is_write_paused:
+                self.session.note_written(now)
+
+    def abort(self) -> None:
+        """Close the transport at once, whatever it still holds."""
+        self.transport.abortConnection()
+
+    # The one path.
+
+    def _drive(self, data: bytes | None) -> None:
+        """Take data, or go on with what was left; deal with all that comes of it."""
+        self._flusher.begin_turn()
+        self._is_driving = True
+        try:
+            self._receive(data)
+        except PeerViolation as violation:
+            self.drop(violation)
+        except Exception:
+            self._log.failure("{link}: internal error", link=self.label)
+            self.drop(DropReason.INTERNAL.violation())
+        finally:
+            self._is_driving = False
+            self._flusher.end_turn()
+
+    def _receive(self, data: bytes | None) -> None:
+        session, now = self.session, self._clock.seconds()
+        received = session.resume(now) if data is None else session.receive(data, now)
+        while True:
+            self._dispatch(received)
+            if received.violation is not None:
+                raise received.violation
+            if not session.has_more:
+                break
+            received = session.resume(now)
+        self._flusher.add(self)
+        self._adjust_reading(now)
+
+    def _dispatch(self, received: Received) -> None:
+        if not self.is_authenticated and self.session.is_authenticated:
+            self.is_authenticated = True
+            self._owner.link_authenticated(self)
+            self._wake(self)
+        if received.messages:
+            self.messages_read += len(received.messages)
+            self._metrics.messages_read.inc(len(received.messages))
+            self._owner.dispatch(self, received.messages)
+
+    def _adjust_reading(self, now: float) -> None:
+        """Read only while there is capacity for what comes."""
+        if self.session.may_read == self._is_reading or self.violation is not None:
+            return
+        flow = self.session.flow_control
+        self._is_reading = not self._is_reading
+        if self._is_reading:
+            self._metrics.connection_read_throttle.record(flow.stop_throttling(now))
+            self.transport.resumeProducing()
+        else:
+            flow.maybe_throttle_read(now)
+            self.transport.pauseProducing()
+
+    def _on_timer(self) -> None:
+        # After a long turn the peer's bytes may be waiting in the kernel: read them first.
+        self._timer = self._clock.callLater(0, self._check_clocks)
+
+    def _check_clocks(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        try:
+            self.session.on_deadline(now)
+        except PeerViolation as violation:
+            self.drop(violation)
+        else:
+            self._timer = self._clock.callLater(self.session.deadline - now, self._on_timer)
+            self.flush()
+
+    # The end.
+
+    def _end(self, violation: PeerViolation) -> None:
+        self.violation = violation
+        self._cancel_timer()
+        if violation.kind is not None:
+            self._metrics.drops[violation.kind].inc()
+        self._owner.link_dropped(self, violation)
+        self._wake(Failure(violation))
+
+    def _hang_up(self, last: bytes, *, is_told: bool) -> None:
+        """Send the last bytes and close; whatever happens, be gone in five seconds."""
+        self.transport.unregisterProducer()
+        if last:
+            self._write(last)
+        self._timer = self._clock.callLater(CLOSING_DELAY_SECONDS, self.abort)
+        if not self._is_reading:
+            self.transport.resumeProducing()
+        if is_told and IHalfCloseableDescriptor.providedBy(self.transport):
+            # Bytes that we leave unread would make the kernel reset the link and the peer lose
+            # our last words: read on, deaf, until the peer closes.
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def _write(self, data: bytes) -> None:
+        self.bytes_written += len(data)
+        self._metrics.bytes_written.inc(len(data))
+        self._metrics.async_write.inc()
+        self.transport.write(data)
+
+    def _wake(self, result: Connection | Failure) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(result)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    @property
+    def label(self) -> str:
+        """How the log names the link."""
+        peer_id = self.session.auth.peer_id if hasattr(self, "session") else None
+        return f"{peer_id.short}@{self.remote}" if peer_id is not None else str(self.remote)
+
+
+def resolved_address(address: IAddress) -> ResolvedPeerAddress | None:
+    """Return the socket address of a peer, or None when it has no IP address."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return ResolvedPeerAddress(address.host, address.port)
+    return None
+
+
+def _set_socket_options(transport: object) -> None:
+    """TCP_NODELAY on, SO_LINGER off (core TCPPeer.cpp:94-107)."""
+    if ITCPTransport.providedBy(transport):
+        transport.setTcpNoDelay(True)
+    handle = getattr(transport, "getHandle", None)
+    if handle is not None:
+        handle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
