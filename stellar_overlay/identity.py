@@ -51,8 +51,10 @@ class PeerId:
 
         try:
             return cls(StrKey.decode_ed25519_public_key(text))
-        except ValueError as error:
-            raise InvalidKey(f"{text!r} is not a node id (G…): {error}") from None
+        except ValueError:
+            # What starts with S may be a seed that strayed in here, and is never shown.
+            shown = "a text that starts with S" if str(text).startswith("S") else repr(text)
+            raise InvalidKey(f"{shown} is not a node id (G…)") from None
 
     @cached_property
     def strkey(self) -> str:
@@ -115,6 +117,7 @@ class LocalNode:
             )
         self._signing_key = SigningKey(token_bytes(32) if seed is None else _raw_seed(seed))
         self.peer_id = PeerId(bytes(self._signing_key.verify_key))
+        _ = self.peer_id.strkey  # its import takes 0.4 s, which a reactor had better not wait for
         self.network_passphrase = passphrase
         self.network_id = network_id(passphrase)
         self.version_string = version_string

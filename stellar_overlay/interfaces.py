@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from stellar_overlay.wire.message import Hello, PeerEntry
+from stellar_overlay.identity import PeerId
+from stellar_overlay.wire.message import Hello, Message, PeerEntry
 
 
 class Gate(Protocol):
@@ -37,4 +38,33 @@ class Gate(Protocol):
 
     def scp_state_from(self) -> int:
         """Return the slot from which on we ask the peer for SCP messages."""
+        ...
+
+
+class Link(Protocol):
+    """What gossip may use of an authenticated peer."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who it is."""
+        ...
+
+    def send(self, message: Message) -> bool:
+        """Queue a message; False when the peer will not get it."""
+        ...
+
+
+class Herder(Protocol):
+    """What a node's brain must answer: what a validator's ledger would know."""
+
+    def get_quorum_set(self, item_hash: bytes) -> Message | None:
+        """Return the SCP_QUORUMSET with that SHA-256, if it is known."""
+        ...
+
+    def get_tx_set(self, item_hash: bytes) -> Message | None:
+        """Return the TX_SET or GENERALIZED_TX_SET with that hash, if it is known."""
+        ...
+
+    def scp_state_from(self) -> int:
+        """Return the slot from which on a new peer is asked for SCP messages."""
         ...

@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
-    IHalfCloseableDescriptor,
     IPushProducer,
     IReactorTime,
     ITCPTransport,
@@ -338,7 +337,7 @@ class Connection(protocol.Protocol):
         self._timer = self._clock.callLater(CLOSING_DELAY_SECONDS, self.abort)
         if not self._is_reading:
             self.transport.resumeProducing()
-        if is_told and IHalfCloseableDescriptor.providedBy(self.transport):
+        if is_told and hasattr(self.transport, "loseWriteConnection"):
             # Bytes that we leave unread would make the kernel reset the link and the peer lose
             # our last words: read on, deaf, until the peer closes.
             self.transport.loseWriteConnection()
@@ -360,6 +359,11 @@ class Connection(protocol.Protocol):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+    @property
+    def last_read(self) -> float:
+        """When the peer was last heard, in seconds of the injected clock."""
+        return self.session.last_read
 
     @property
     def label(self) -> str:

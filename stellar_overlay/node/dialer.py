@@ -1,0 +1,142 @@
+"""Where we go out: one attempt at a time per address, and the peers of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectTimeoutError
+from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint
+
+from stellar_overlay.address import PeerAddress
+from stellar_overlay.error import (
+    AlreadyConnected,
+    ConnectionFailed,
+    ConnectionTimeout,
+    PeerLimitReached,
+    PeerViolation,
+    ShuttingDown,
+)
+from stellar_overlay.gossip.admission import Admission
+from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.node.connection import Connection
+from stellar_overlay.node.listener import ConnectionFactory
+from stellar_overlay.node.refusal import as_error
+
+Connect = Callable[[PeerAddress], IStreamClientEndpoint]
+"""Returns the endpoint of an address, which need not be resolved."""
+
+SECONDS_PER_BACKOFF = 10
+MAX_BACKOFF_EXPONENT = 10
+
+
+def tcp_endpoints(reactor: IReactorTCP, timeout_seconds: float) -> Connect:
+    """Return what makes TCP endpoints that give up after so long."""
+    timeout = max(1, round(timeout_seconds))
+
+    def connect(address: PeerAddress) -> IStreamClientEndpoint:
+        if not address.is_numeric:
+            return HostnameEndpoint(reactor, address.host, address.port, timeout)
+        kind = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
+        return kind(reactor, address.host, address.port, timeout)
+
+    return connect
+
+
+class Dialer(Service):
+    """Opens links.
+
+    :param connect: returns an address's endpoint.
+    :param factory: makes the link.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        factory: ConnectionFactory,
+        admission: Admission,
+        metrics: OverlayMetrics,
+    ) -> None:
+        self._connect = connect
+        self._factory = factory
+        self._admission = admission
+        self._metrics = metrics
+        self._attempts: dict[PeerAddress, Deferred[Connection]] = {}
+
+    async def dial(self, address: PeerAddress) -> Connection:
+        """Return an authenticated link.
+
+        :raises OverlayError: that says why there is none.
+        """
+        if address in self._attempts:
+            raise AlreadyConnected(f"{address} is being dialled already")
+        if not self._admission.may_dial():
+            raise PeerLimitReached("all outbound connections taken")
+        self._metrics.outbound_attempt.inc()
+        attempt = Deferred.fromCoroutine(self._attempt(address))
+        self._attempts[address] = attempt
+        try:
+            return await attempt
+        finally:
+            del self._attempts[address]
+
+    def is_dialling(self, address: PeerAddress) -> bool:
+        """Tell whether a link to ``address`` is being made."""
+        return address in self._attempts
+
+    def stopService(self) -> None:
+        """Give up what is under way."""
+        Service.stopService(self)
+        for attempt in list(self._attempts.values()):
+            attempt.cancel()
+
+    async def _attempt(self, address: PeerAddress) -> Connection:
+        link = await self._open(address)
+        try:
+            return await link.when_authenticated()
+        except PeerViolation as violation:
+            raise as_error(link, violation) from violation
+
+    async def _open(self, address: PeerAddress) -> Connection:
+        self._admission.begin_dial()
+        try:
+            link = await self._connect(address).connect(self._factory)
+        except ConnectTimeoutError:
+            raise ConnectionTimeout(f"unable to connect to {address}: no answer in time") from None
+        except CancelledError:
+            raise ShuttingDown(f"gave up connecting to {address}") from None
+        except (ConnectError, DNSLookupError, OSError) as error:
+            raise ConnectionFailed(f"unable to connect to {address}: {error}") from error
+        finally:
+            self._admission.end_dial()
+        assert isinstance(link, Connection)
+        return link
+
+
+class Redialler:
+    """Decides which of the configured peers to dial now: each attempt doubles its waiting time.
+
+    :param random: returns a number in [0, 1).
+    """
+
+    def __init__(self, addresses: Iterable[PeerAddress], random: Callable[[], float]) -> None:
+        self._due = dict.fromkeys(addresses, (0.0, 0))
+        self._random = random
+
+    def due(self, now: float) -> list[PeerAddress]:
+        """Return the addresses whose time has come, in the order of the configuration."""
+        return [address for address, (at, _) in self._due.items() if at <= now]
+
+    def note_attempt(self, address: PeerAddress, now: float) -> None:
+        """Put the next attempt off: 1 to 10 * 2^n seconds after the n-th (connection.md 9.2)."""
+        failures = self._due[address][1] + 1
+        exponent = min(failures, MAX_BACKOFF_EXPONENT)
+        wait = 1 + int(self._random() * SECONDS_PER_BACKOFF * 2**exponent)
+        self._due[address] = now + wait, failures
+
+    def note_success(self, address: PeerAddress, now: float) -> None:
+        """Forget past failures."""
+        self._due[address] = now + 1 + int(self._random() * SECONDS_PER_BACKOFF), 0

@@ -1,0 +1,198 @@
+"""Who listens to the overlay: observers, and async iterators made of them.
+
+A message is processed when its last consumer is done with it, and only then is its sender's
+credit returned. So a slow consumer slows its peers down, and nothing piles up here but what the
+peers were granted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from stellar_overlay.identity import PeerId
+from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.wire.message import MESSAGE_TYPES, Message, MessageType
+
+if TYPE_CHECKING:
+    from stellar_sdk.xdr import StellarMessage
+
+
+@dataclass(frozen=True, eq=False)
+class OverlayMessage:
+    """A message and where it came from.
+
+    :ivar received_at: Unix time in seconds when its bytes arrived.
+    """
+
+    from_peer: PeerId
+    type: MessageType
+    body: bytes
+    received_at: float
+
+    @cached_property
+    def message(self) -> StellarMessage:
+        """The decoded message, made on first use.
+
+        :raises XdrError: never for a message that a peer sent; those were checked.
+        """
+        return Message(self.body).decoded
+
+
+Callback = Callable[[OverlayMessage], "Deferred[Any] | Coroutine[Any, Any, Any] | None"]
+
+
+class Observer:
+    """A callback and what it wants to see; :meth:`cancel` ends it."""
+
+    def __init__(
+        self, callback: Callback, types: frozenset[MessageType], owner: Subscriptions
+    ) -> None:
+        self.callback = callback
+        self.types = types
+        self._owner = owner
+
+    def cancel(self) -> None:
+        """See nothing from now on; twice is harmless."""
+        self._owner.remove(self)
+
+
+class Subscription(AsyncIterator[OverlayMessage]):
+    """Messages in the order in which they came, each held until the next one is asked for.
+
+    Ends when it is cancelled or the overlay stops.
+    """
+
+    def __init__(self, types: frozenset[MessageType], owner: Subscriptions) -> None:
+        self._waiting: deque[tuple[OverlayMessage, Deferred[None]]] = deque()
+        self._held: Deferred[None] | None = None
+        self._reader: Deferred[None] | None = None
+        self._is_ended = False
+        self._observer = Observer(self._take, types, owner)
+        owner.add(self._observer, self.cancel)
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> OverlayMessage:
+        self._release()
+        while not self._waiting:
+            if self._is_ended:
+                raise StopAsyncIteration
+            self._reader = Deferred()
+            await self._reader
+        message, self._held = self._waiting.popleft()
+        return message
+
+    def cancel(self) -> None:
+        """End the iteration and return the credit of everything that was not read."""
+        self._is_ended = True
+        self._observer.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, done in waiting:
+            done.callback(None)
+        self._release()
+        self._wake()
+
+    def _take(self, message: OverlayMessage) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        self._waiting.append((message, done))
+        self._wake()
+        return done
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.callback(None)
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(None)
+
+
+class Subscriptions:
+    """All observers, by the type of message that they want."""
+
+    _log = Logger()
+
+    def __init__(self, metrics: OverlayMetrics) -> None:
+        self._metrics = metrics
+        self._observers: dict[Observer, Callable[[], None]] = {}
+        self.by_kind: dict[int, tuple[Observer, ...]] = {}
+        """The observers of each number of a message type; absent where there is none."""
+
+    def observe(self, callback: Callback, *types: MessageType) -> Observer:
+        """Call ``callback`` with each message of ``types``, or of all types if none is given."""
+        observer = Observer(callback, frozenset(types or MessageType), self)
+        self.add(observer, observer.cancel)
+        return observer
+
+    def subscribe(self, *types: MessageType) -> Subscription:
+        """Return the messages of ``types``, or of all types, as an async iterator."""
+        return Subscription(frozenset(types or MessageType), self)
+
+    def add(self, observer: Observer, end: Callable[[], None]) -> None:
+        """Take an observer; ``end`` is called when the overlay stops."""
+        self._observers[observer] = end
+        self._index()
+
+    def remove(self, observer: Observer) -> None:
+        """Forget an observer."""
+        if self._observers.pop(observer, None) is not None:
+            self._index()
+
+    def end_all(self) -> None:
+        """End every observer: the overlay stops."""
+        for end in list(self._observers.values()):
+            end()
+
+    def deliver(
+        self, from_peer: PeerId, kind: int, body: bytes, received_at: float
+    ) -> Deferred[Any] | None:
+        """Show a message to its observers; the Deferred fires when the last is done with it.
+
+        None means that all of them are done already. What an observer raises is logged and
+        counted, and concerns nobody else.
+        """
+        message = OverlayMessage(from_peer, MESSAGE_TYPES[kind], body, received_at)
+        pending = []
+        for observer in self.by_kind.get(kind, ()):
+            done = self._call(observer, message)
+            if done is not None:
+                done.addErrback(self._note_failure, message)
+                pending.append(done)
+        return DeferredList(pending) if pending else None
+
+    def _call(self, observer: Observer, message: OverlayMessage) -> Deferred[Any] | None:
+        try:
+            result = observer.callback(message)
+        except Exception:
+            self._note_failure(Failure(), message)
+            return None
+        if isinstance(result, Deferred):
+            return result
+        return Deferred.fromCoroutine(result) if isinstance(result, Coroutine) else None
+
+    def _note_failure(self, failure: Failure, message: OverlayMessage) -> None:
+        self._metrics.observer_errors.inc()
+        self._log.failure(
+            "An observer failed on {kind} from {peer}",
+            failure=failure,
+            kind=message.type.name,
+            peer=message.from_peer.strkey,
+        )
+
+    def _index(self) -> None:
+        by_kind: dict[int, list[Observer]] = {}
+        for observer in self._observers:
+            for kind in observer.types:
+                by_kind.setdefault(int(kind), []).append(observer)
+        self.by_kind = {kind: tuple(observers) for kind, observers in by_kind.items()}
