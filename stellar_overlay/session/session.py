@@ -201,9 +201,12 @@ class Session:
         """Note that the transport took everything it was given."""
         self.last_write = now
 
-    def close(self, violation: PeerViolation, now: float) -> bytes:
-        """End the link; return its last bytes: what may still leave, then ERROR_MSG if due."""
-        last = self.data_to_send(now)
+    def close(self, violation: PeerViolation, now: float, *, may_flush: bool = True) -> bytes:
+        """End the link; return its last bytes: what may still leave, then ERROR_MSG if due.
+
+        :param may_flush: whether anything but the ERROR_MSG is worth sending.
+        """
+        last = self.data_to_send(now) if may_flush else b""
         if violation.code is not None and not self.is_closed:
             last += frame(wrap_unauthenticated(encode_error(violation.code, violation.reason)))
         self.is_closed = True
