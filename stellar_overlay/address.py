@@ -13,6 +13,8 @@ MAX_PORT = 65535
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _NUMERIC = re.compile(r"[0-9.]+")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+"""With a scope id, in which Python allows any character, even line breaks."""
 _PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -33,7 +35,7 @@ class PeerAddress:
 
     def __post_init__(self) -> None:
         if not 0 < self.port <= MAX_PORT:
-            raise InvalidPeerAddress(f"{self.host}: port {self.port} is not in 1..{MAX_PORT}")
+            raise InvalidPeerAddress(f"{self.host!r}: port {self.port} is not in 1..{MAX_PORT}")
         if ":" in self.host:
             _check_ipv6(self.host)
         elif not _HOST.fullmatch(self.host):
@@ -105,6 +107,8 @@ def _check_ipv4(host: str) -> None:
 
 
 def _check_ipv6(host: str) -> None:
+    if not _IPV6.fullmatch(host):
+        raise InvalidPeerAddress(f"{host!r} is not an IPv6 address")
     try:
         ipaddress.IPv6Address(host)
     except ValueError as error:

@@ -169,3 +169,38 @@ def _raw_seed(seed: Seed) -> bytes:
     if len(raw) != 32:
         raise InvalidKey("the seed must be an S… text, a Keypair with its secret, or 32 bytes")
     return bytes(raw)
+
+
+def read_seed_file(path: str | os.PathLike[str]) -> str:
+    """Return the ``S…`` seed in a file that nobody but its owner may read.
+
+    :raises InvalidKey: when the file cannot be read, is open to others, or holds no seed.
+    """
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            seed = file.read(1024).strip()
+    except OSError as error:
+        raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
+    if mode & 0o077:
+        raise InvalidKey(f"{os.fspath(path)}: others may read it; run chmod 600 on it first")
+    try:
+        _raw_seed(seed)
+    except InvalidKey:
+        raise InvalidKey(f"{os.fspath(path)}: holds no S… seed") from None
+    return seed
+
+
+def create_seed_file(path: str | os.PathLike[str]) -> str:
+    """Write a fresh ``S…`` seed into a new file of mode 0600, and return it.
+
+    :raises InvalidKey: when the file exists or cannot be written.
+    """
+    seed = LocalNode(TESTNET_PASSPHRASE).secret_seed
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(seed + "\n")
+    except OSError as error:
+        raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
+    return seed

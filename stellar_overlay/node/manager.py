@@ -15,6 +15,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
@@ -120,6 +121,8 @@ class OverlayManager(MultiService):
         self._tick = LoopingCall(self._dial_due)
         self._tick.clock = clock
         self._state = _State.NEW
+        self._start_result: Failure | None = None
+        self._waiters: list[Deferred[Any]] = []
         self._stopped: Deferred[None] | None = None
         for service in (self._listener, self._dialer):
             service.setServiceParent(self)
@@ -134,20 +137,31 @@ class OverlayManager(MultiService):
         """
         if self._state is not _State.NEW:
             raise AlreadyStarted("an OverlayManager is started once")
-        self._state = _State.RUNNING
+        self._state = _State.STARTING
         try:
             await self._listener.listen()
         except Exception:
             self._state = _State.STOPPED
+            self._start_result = Failure()
+            self._wake_waiters()
             raise
         self.local_node.listening_port = self._listener.port or self.config.listen_port
+        self._state = _State.RUNNING
+        self._start_result = None
         super().startService()
         self._tick.start(TICK_SECONDS)
+        self._wake_waiters()
 
     def startService(self) -> None:
-        """Start; a failure is logged. Who must know of it awaits :meth:`start` instead."""
-        starting = Deferred.fromCoroutine(self.start())
-        starting.addErrback(lambda failure: self._log.failure("cannot start", failure))
+        """Start; :meth:`when_started` tells how it went."""
+        Deferred.fromCoroutine(self.start()).addErrback(lambda failure: None)
+
+    def when_started(self) -> Deferred[None]:
+        """Return a Deferred that fires once the node listens, or fails with why it cannot."""
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append(waiter)
+        self._wake_waiters()
+        return waiter
 
     def stopService(self) -> Deferred[None]:
         """Say goodbye to every peer and stop; the Deferred fires within five seconds."""
@@ -272,6 +286,12 @@ class OverlayManager(MultiService):
         else:
             self._redialler.note_success(address, self._clock.seconds())
 
+    def _wake_waiters(self) -> None:
+        if self._state not in (_State.NEW, _State.STARTING):
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.callback(self._start_result)
+
     def _check_running(self) -> None:
         if self._state is not _State.RUNNING:
             raise NotStarted("the overlay does not run")
@@ -286,6 +306,7 @@ class OverlayManager(MultiService):
 
 class _State(Enum):
     NEW = "new"
+    STARTING = "starting"
     RUNNING = "running"
     STOPPED = "stopped"
 

@@ -1,0 +1,319 @@
+"""The node as a Twisted application: ``twist stellar-overlay``, ``twistd``, and the .tac files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from stellar_overlay import __version__
+from stellar_overlay.error import ConfigError, OverlayError
+
+if TYPE_CHECKING:
+    from stellar_overlay.config import OverlayConfig
+    from stellar_overlay.node.manager import OverlayManager
+
+NETWORKS = ("testnet", "pubnet")
+MODES = ("observe", "relay")
+OFF = "off"
+
+
+class Options(usage.Options):
+    """The options of a node; one that is given wins over the files."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Runs a node of the Stellar overlay: finds, authenticates and keeps peers. It takes no "
+        "part in consensus and keeps no ledger."
+    )
+    optFlags: ClassVar = [
+        [
+            "allow-private",
+            None,
+            "dial, share and accept loopback and private addresses (private networks, tests)",
+        ],
+    ]
+    optParameters: ClassVar = [
+        ["network", None, None, "testnet, pubnet, or a passphrase in full [default: testnet]"],
+        ["listen", None, None, "endpoint for peers, or off [default: tcp:11625]"],
+        [
+            "http",
+            None,
+            None,
+            "endpoint for the admin HTTP, or off [default: tcp:11626:interface=127.0.0.1]",
+        ],
+        ["database", None, None, "sqlite3://PATH [default: sqlite3://stellar-overlay.db]"],
+        [
+            "seed-file",
+            None,
+            None,
+            "file with the node's seed, made if absent [default: a new identity each time]",
+        ],
+        ["mode", None, "relay", "observe, or relay what verifies"],
+        ["overlay-version", None, None, "MIN..MAX, announced and accepted [default: 38..42]"],
+        ["flood-rate-limit", None, None, "new transactions and adverts per second; 0 is no limit"],
+        ["ready-file", None, None, "write {node, pid, peer_port, http_port} to it when listening"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config_files: list[str] = []
+        self.peers: list[str] = []
+        self.preferred_peers: list[str] = []
+        self.config: OverlayConfig
+        self.seed: str | None = None
+
+    def opt_config(self, path: str) -> None:
+        """TOML file with stellar-core's keys; may be repeated, later files win"""
+        self.config_files.append(path)
+
+    def opt_peer(self, address: str) -> None:
+        """known peer, HOST[:PORT]; may be repeated [default: the network's well-known hosts]"""
+        self.peers.append(address)
+
+    def opt_preferred_peer(self, address: str) -> None:
+        """preferred peer, HOST[:PORT]; may be repeated"""
+        self.preferred_peers.append(address)
+
+    def opt_version(self) -> NoReturn:
+        """print our version and the overlay versions, and exit"""
+        print(version_text())
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        try:
+            self._check()
+        except OverlayError as error:
+            raise usage.UsageError(str(error)) from None
+
+    def _check(self) -> None:
+        if self["mode"] not in MODES:
+            raise ConfigError(f"--mode: must be one of {', '.join(MODES)}, not {self['mode']!r}")
+        for name in ("listen", "http"):
+            if self[name] not in (None, OFF):
+                check_endpoint(f"--{name}", self[name])
+        self.config = self._read_config()
+        self.seed = self._read_seed()
+
+    def _read_config(self) -> OverlayConfig:
+        from stellar_overlay.config import OverlayConfig
+
+        config = OverlayConfig.from_toml_files(self.config_files)
+        overrides = {
+            "known_peers": ("peer", self.peers or None),
+            "preferred_peers": ("preferred-peer", self.preferred_peers or None),
+            "network_passphrase": ("network", passphrase(self["network"])),
+            "database": ("database", self["database"]),
+            "allow_private": ("allow-private", True if self["allow-private"] else None),
+            "flood_rate_limit_per_sec": (
+                "flood-rate-limit",
+                _whole("--flood-rate-limit", self["flood-rate-limit"]),
+            ),
+        }
+        for attribute, (option, value) in overrides.items():
+            if value is not None:
+                config.override(attribute, value, f"option --{option}")
+        if self["overlay-version"] is not None:
+            low, high = version_range("--overlay-version", self["overlay-version"])
+            config.override("overlay_min_version", low, "option --overlay-version")
+            config.override("overlay_version", high, "option --overlay-version")
+        config.add_public_network()
+        return config.checked()
+
+    def _read_seed(self) -> str | None:
+        """Return the seed to use; None makes a new identity. A new file is written last of all."""
+        from stellar_overlay.identity import create_seed_file, read_seed_file
+
+        path = self["seed-file"]
+        if path is None:
+            return self.config.node_seed or None
+        try:
+            return read_seed_file(path) if os.path.lexists(path) else create_seed_file(path)
+        except OverlayError as error:
+            raise ConfigError(f"--seed-file: {error}") from None
+
+
+def version_text() -> str:
+    """Return the line that ``--version`` prints."""
+    from stellar_overlay.identity import OVERLAY_MIN_VERSION, OVERLAY_VERSION
+
+    return (
+        f"stellar-overlay {__version__}, overlay versions {OVERLAY_MIN_VERSION}..{OVERLAY_VERSION}"
+    )
+
+
+def passphrase(network: str | None) -> str | None:
+    """Return the passphrase of a network that is named or spelt out; None stays None."""
+    from stellar_overlay.identity import PUBNET_PASSPHRASE, TESTNET_PASSPHRASE
+
+    if network is None:
+        return None
+    return {"testnet": TESTNET_PASSPHRASE, "pubnet": PUBNET_PASSPHRASE}.get(network, network)
+
+
+def version_range(option: str, text: str) -> tuple[int, int]:
+    """Read ``MIN..MAX``.
+
+    :raises ConfigError: naming the option.
+    """
+    low, dots, high = text.partition("..")
+    if not (dots and low.isascii() and low.isdigit() and high.isascii() and high.isdigit()):
+        raise ConfigError(f"{option}: must be MIN..MAX, such as 38..42, not {text!r}")
+    if int(low) > int(high):
+        raise ConfigError(f"{option}: {text!r} must have the lower version first")
+    return int(low), int(high)
+
+
+def check_endpoint(option: str, description: str) -> None:
+    """Refuse a text that describes no server endpoint.
+
+    :raises ConfigError: naming the option.
+    """
+    from twisted.internet.endpoints import serverFromString
+    from twisted.internet.testing import MemoryReactorClock
+
+    try:
+        serverFromString(MemoryReactorClock(), description)
+    except Exception as error:
+        raise ConfigError(
+            f"{option}: {description!r} is not an endpoint such as tcp:11625 or"
+            f" tcp:0:interface=127.0.0.1 ({error})"
+        ) from None
+
+
+def _whole(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{option}: must be a whole number, not {text!r}")
+    return int(text)
+
+
+class NodeService(MultiService):
+    """A node as an application runs it: a failure to start ends the process with one line."""
+
+    _log = Logger()
+
+    def __init__(self, overlay: OverlayManager, ready_file: str | None = None) -> None:
+        super().__init__()
+        self._overlay = overlay
+        self._ready_file = ready_file
+        overlay.setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()
+        failures: list[Failure] = []
+        started = self._overlay.when_started().addCallback(self._ready)
+        started.addErrback(failures.append)
+        if failures:  # the runner has not started the reactor yet
+            raise SystemExit(_start_failure(failures[0]))
+        started.addCallback(lambda _: _die(_start_failure(failures[0])) if failures else None)
+
+    def _ready(self, _: object) -> None:
+        node, port = self._overlay.local_node, self._overlay.peer_port
+        self._log.info(
+            "{node} on {network!r}: overlay {low}..{high}, peer port {port}",
+            node=node.peer_id.strkey,
+            network=node.network_passphrase,
+            low=node.overlay_min_version,
+            high=node.overlay_version,
+            port=port,
+        )
+        if self._ready_file is not None:
+            ready = {
+                "node": node.peer_id.strkey,
+                "pid": os.getpid(),
+                "peer_port": port,
+                "http_port": None,
+            }
+            write_atomically(self._ready_file, json.dumps(ready) + "\n")
+
+
+def makeService(options: Options) -> NodeService:
+    """Return the service of a node with these options."""
+    from stellar_overlay.identity import LocalNode
+    from stellar_overlay.node.manager import OverlayManager
+
+    config = options.config
+    log = Logger(namespace="stellar_overlay")
+    for warning in config.warnings:
+        log.warn("{warning}", warning=warning)
+    if options.seed is None:
+        log.info("a new identity, for this run only; --seed-file keeps one")
+    node = LocalNode(
+        config.network_passphrase,
+        options.seed,
+        overlay_min_version=config.overlay_min_version,
+        overlay_version=config.overlay_version,
+        listening_port=config.listen_port,
+    )
+    listen = options["listen"]
+    overlay = OverlayManager(
+        config,
+        node,
+        database=config.database,
+        listen=None if listen == OFF else listen or f"tcp:{config.listen_port}",
+    )
+    return NodeService(overlay, options["ready-file"])
+
+
+def application(config_files: Iterable[str] = (), arguments: Iterable[str] = ()) -> object:
+    """Return the application of a .tac file.
+
+    :param arguments: options as on the command line.
+    """
+    from twisted.application.service import Application
+
+    options = Options()
+    files = [part for path in config_files for part in ("--config", path)]
+    try:
+        options.parseOptions([*files, *arguments])
+    except usage.UsageError as error:
+        raise SystemExit(f"stellar-overlay: {error}") from None
+    app = Application("stellar-overlay")
+    makeService(options).setServiceParent(app)
+    return app
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Replace a file as a whole: a reader sees the old text or the new one."""
+    folder = os.path.dirname(os.path.abspath(path))
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".stellar-overlay-")
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def _start_failure(failure: Failure) -> str:
+    error = failure.value
+    if isinstance(error, CannotListenError):
+        return (
+            f"stellar-overlay: cannot listen on port {error.port}: "
+            f"{getattr(error.socketError, 'strerror', None) or error.socketError};"
+            " stop who has it, or choose another with --listen tcp:PORT"
+        )
+    if isinstance(error, OSError):
+        return f"stellar-overlay: {error.strerror}: {error.filename}"
+    if isinstance(error, OverlayError):
+        return f"stellar-overlay: {error}"
+    return f"stellar-overlay: cannot start: {type(error).__name__}: {error}"
+
+
+def _die(line: str) -> None:
+    """End a process whose reactor runs already: with this line, and not with status 0."""
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    print(line, file=sys.stderr, flush=True)
+    running.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+    running.stop()
