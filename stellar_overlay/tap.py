@@ -101,6 +101,9 @@ class Options(usage.Options):
         for name in ("listen", "http"):
             if self[name] not in (None, OFF):
                 check_endpoint(f"--{name}", self[name])
+        folder = os.path.dirname(os.path.abspath(self["ready-file"] or "."))
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--ready-file: there is no folder {folder}")
         self.config = self._read_config()
         self.seed = self._read_seed()
 

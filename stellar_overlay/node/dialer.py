@@ -103,17 +103,28 @@ class Dialer(Service):
     async def _open(self, address: PeerAddress) -> Connection:
         self._admission.begin_dial()
         try:
-            link = await self._connect(address).connect(self._factory)
-        except ConnectTimeoutError:
-            raise ConnectionTimeout(f"unable to connect to {address}: no answer in time") from None
-        except CancelledError:
-            raise ShuttingDown(f"gave up connecting to {address}") from None
-        except (ConnectError, DNSLookupError, OSError) as error:
-            raise ConnectionFailed(f"unable to connect to {address}: {error}") from error
+            return await open_link(self._connect, address, self._factory)
         finally:
             self._admission.end_dial()
-        assert isinstance(link, Connection)
-        return link
+
+
+async def open_link(
+    connect: Connect, address: PeerAddress, factory: ConnectionFactory
+) -> Connection:
+    """Return a link whose transport is there, and whose handshake has begun.
+
+    :raises ConnectionFailed: when nobody answers, or not in time.
+    """
+    try:
+        link = await connect(address).connect(factory)
+    except ConnectTimeoutError:
+        raise ConnectionTimeout(f"unable to connect to {address}: no answer in time") from None
+    except CancelledError:
+        raise ShuttingDown(f"gave up connecting to {address}") from None
+    except (ConnectError, DNSLookupError, OSError) as error:
+        raise ConnectionFailed(f"unable to connect to {address}: {error}") from error
+    assert isinstance(link, Connection)
+    return link
 
 
 class Redialler:

@@ -31,7 +31,12 @@ from stellar_overlay.error import (
 from stellar_overlay.gossip.admission import Admission, ConnectionLimits
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.herder.ignoring import IgnoringHerder
-from stellar_overlay.identity import LocalNode, PeerId
+from stellar_overlay.identity import (
+    OVERLAY_MIN_VERSION,
+    OVERLAY_VERSION,
+    LocalNode,
+    PeerId,
+)
 from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.dialer import Connect, Dialer, Redialler, tcp_endpoints
@@ -82,7 +87,7 @@ class OverlayManager(MultiService):
     ) -> None:
         super().__init__()
         self.config = config.checked()
-        self.local_node = copy.copy(local_node)
+        self.local_node = _with_versions_of(self.config, local_node)
         self.database = database
         if self.config.network_passphrase != local_node.network_passphrase:
             raise ConfigError(
@@ -331,6 +336,22 @@ def session_config(config: OverlayConfig) -> SessionConfig:
         flow_control=FlowControlConfig(**pick(FlowControlConfig)),
         outbox=OutboxConfig(**pick(OutboxConfig)),
     )
+
+
+def _with_versions_of(config: OverlayConfig, local_node: LocalNode) -> LocalNode:
+    """Return a copy of the node with the overlay versions that it or the configuration asks for."""
+    asked = config.overlay_min_version, config.overlay_version
+    node = copy.copy(local_node)
+    announced = node.overlay_min_version, node.overlay_version
+    default = OVERLAY_MIN_VERSION, OVERLAY_VERSION
+    if announced == default:
+        node.overlay_min_version, node.overlay_version = asked
+    elif asked not in (default, announced):
+        raise ConfigError(
+            f"overlay versions {asked[0]}..{asked[1]} of the configuration are not those of the"
+            f" local node, {announced[0]}..{announced[1]}"
+        )
+    return node
 
 
 def _running_reactor() -> Any:

@@ -57,25 +57,11 @@ def as_error(link: Connection, violation: PeerViolation) -> OverlayError:
 
 def explain(link: Connection, violation: PeerViolation) -> str:
     """Return one plain sentence, without a full stop, about why a link was refused."""
-    session = link.session
-    node, hello = session.auth.local_node, session.auth.remote
-    ours = f"{node.overlay_min_version}..{node.overlay_version}"
     if isinstance(violation, PeerError):
-        told = violation.remote_text.decode(errors="replace")
-        if violation.remote_code == ErrorCode.ERR_LOAD:
-            return f"the peer is full: {violation.reason}"
-        if told == "wrong protocol version":
-            theirs = (
-                f"{hello.overlay_min_version}..{hello.overlay_version}" if hello else "other ones"
-            )
-            return f"the peer wants overlay versions {theirs}, you offered {ours}"
-        return f"the peer refused us: {violation.reason}"
+        return _explain_peer_error(link, violation)
     match violation.kind:
-        case DropReason.WRONG_VERSION if hello is not None:
-            return (
-                f"the peer speaks overlay versions {hello.overlay_min_version}.."
-                f"{hello.overlay_version}, you accept {ours}"
-            )
+        case DropReason.WRONG_VERSION:
+            return _explain_versions(link)
         case DropReason.BAD_CERT:
             return (
                 "the peer's certificate does not hold: most likely it belongs to another network,"
@@ -87,9 +73,32 @@ def explain(link: Connection, violation: PeerViolation) -> str:
             return "the peer is this very node: it has the same key"
         case DropReason.IDLE:
             return "the peer did not finish the handshake in time"
-        case DropReason.LOST_AT_HEADER | DropReason.LOST_IN_BODY if hello is None:
-            return (
-                "the peer closed the connection without a word: it may be full, ban us, or belong"
-                " to another network"
-            )
+        case DropReason.LOST_AT_HEADER | DropReason.LOST_IN_BODY:
+            if link.session.auth.remote is None:
+                return (
+                    "the peer closed the connection without a word: it may be full, have banned"
+                    " us, or belong to another network"
+                )
     return violation.reason + (f" ({violation.detail})" if violation.detail else "")
+
+
+def _explain_peer_error(link: Connection, error: PeerError) -> str:
+    told = error.remote_text.decode(errors="replace")
+    if error.remote_code == ErrorCode.ERR_LOAD:
+        return f"the peer is full: {error.reason}"
+    if told == DropReason.WRONG_VERSION.text:
+        return _explain_versions(link)
+    if told == DropReason.WRONG_NETWORK.text:
+        return "the peer belongs to another network"
+    return f"the peer refused us: {error.reason}"
+
+
+def _explain_versions(link: Connection) -> str:
+    node, hello = link.session.auth.local_node, link.session.auth.remote
+    wants = (
+        f"{hello.overlay_min_version}..{hello.overlay_version}" if hello is not None else "others"
+    )
+    return (
+        f"the peer wants overlay versions {wants}, you offered "
+        f"{node.overlay_min_version}..{node.overlay_version}"
+    )

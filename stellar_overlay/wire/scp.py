@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
+from stellar_overlay.identity import LocalNode
+from stellar_overlay.wire.message import Message, MessageType, pack_opaque
+
+_ENVELOPE_TYPE_SCP = b"\0\0\0\1"
 _NODE_AT = 8
 _SLOT_AT = 40
 _KIND_AT = 48
@@ -85,6 +90,27 @@ class ScpStatement:
     def _nominated(self) -> tuple[frozenset[bytes], frozenset[bytes]]:
         read = _Reader(self.body, _PLEDGES_AT + _HASH_SIZE)
         return read.values(), read.values()
+
+
+def sign_statement(node: LocalNode, statement: bytes) -> Message:
+    """Return the SCP_MESSAGE of a statement's XDR, signed (core HerderImpl::signEnvelope)."""
+    signature = node.sign(node.network_id + _ENVELOPE_TYPE_SCP + statement)
+    kind = MessageType.SCP_MESSAGE.to_bytes(4, "big")
+    return Message(kind + statement + pack_opaque(signature))
+
+
+def externalize(
+    node: LocalNode,
+    slot: int,
+    value: bytes,
+    *,
+    counter: int = 1,
+    quorum_set_hash: bytes = bytes(32),
+) -> Message:
+    """Return a signed EXTERNALIZE of ``node`` for a slot."""
+    head = struct.pack(">I32sQI", 0, node.peer_id.key, slot, StatementType.EXTERNALIZE)
+    ballot = struct.pack(">I", counter) + pack_opaque(value)
+    return sign_statement(node, head + ballot + struct.pack(">I32s", counter, quorum_set_hash))
 
 
 class _Reader:

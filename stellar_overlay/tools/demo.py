@@ -1,0 +1,244 @@
+"""``stellar-overlay demo``: a network of real nodes on this machine that checks itself.
+
+Real TCP on 127.0.0.1, real keys, real handshakes and flow control. Only the consensus is
+synthetic: the SCP messages are signed, but nobody votes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.task import deferLater
+
+from stellar_overlay import __version__
+from stellar_overlay.address import PeerAddress
+from stellar_overlay.config import OverlayConfig
+from stellar_overlay.error import DropReason, ErrorCode, PeerNotFound
+from stellar_overlay.identity import LocalNode, PeerId
+from stellar_overlay.node.manager import OverlayManager
+from stellar_overlay.node.subscriptions import OverlayMessage
+from stellar_overlay.testing.scripted_peer import ScriptedPeer
+from stellar_overlay.tools.cli import ExitStatus, print_json
+from stellar_overlay.tools.running import local_node, run_reactor
+from stellar_overlay.wire.message import Message, MessageType, encode_hash_query
+from stellar_overlay.wire.scp import externalize
+
+DIALS_PER_NODE = 4
+MESSAGES_PER_LINK = 600
+"""SCP messages in each direction of each link: three times the first grant."""
+STEPS_PER_SECOND = 10
+DEADLINE_SECONDS = 10
+"""For each thing that takes milliseconds."""
+
+
+@dataclass
+class Check:
+    """One thing that the demo proves, in words and in figures."""
+
+    ok: bool
+    text: str
+    figures: dict[str, object] = field(default_factory=dict)
+
+
+class Network:
+    """N nodes that dial each other as a seed says.
+
+    :param say: prints a line for the user.
+    """
+
+    def __init__(
+        self, arguments: argparse.Namespace, reactor: Any, say: Callable[[str], None]
+    ) -> None:
+        self._reactor = reactor
+        self._say = say
+        self._random = random.Random(arguments.seed)  # noqa: S311 - the same dials each time
+        self._template = local_node(arguments)
+        self._seconds: int = arguments.seconds
+        self.nodes = [
+            self._make_node(arguments.seed, i, arguments.nodes) for i in range(arguments.nodes)
+        ]
+        self.links: list[tuple[OverlayManager, OverlayManager]] = []
+        self.sent: Counter[tuple[PeerId, PeerId]] = Counter()
+        self.received: Counter[tuple[PeerId, PeerId]] = Counter()
+
+    def _make_node(self, seed: int, number: int, nodes: int) -> OverlayManager:
+        template = self._template
+        config = OverlayConfig(
+            network_passphrase=template.network_passphrase,
+            allow_private=True,
+            target_outbound_peers=DIALS_PER_NODE,
+            max_inbound_peers=8 * DIALS_PER_NODE + nodes,
+        )
+        node = LocalNode(
+            template.network_passphrase,
+            hashlib.sha256(f"stellar-overlay demo {seed} {number}".encode()).digest(),
+            overlay_min_version=template.overlay_min_version,
+            overlay_version=template.overlay_version,
+        )
+        manager = OverlayManager(
+            config, node, reactor=self._reactor, listen="tcp:0:interface=127.0.0.1"
+        )
+        manager.observe(self._counter_of(node.peer_id), MessageType.SCP_MESSAGE)
+        return manager
+
+    def _counter_of(self, receiver: PeerId) -> Callable[[OverlayMessage], None]:
+        def count(message: OverlayMessage) -> None:
+            self.received[message.from_peer, receiver] += 1
+
+        return count
+
+    # The acts.
+
+    async def connect(self) -> None:
+        """Start all nodes; each but the first dials some of those before it."""
+        for node in self.nodes:
+            await node.start()
+        dials = []
+        for number, node in enumerate(self.nodes[1:], start=1):
+            for other in self._random.sample(self.nodes[:number], min(number, DIALS_PER_NODE)):
+                assert other.peer_port is not None
+                self.links.append((node, other))
+                address = PeerAddress("127.0.0.1", other.peer_port)
+                dials.append(Deferred.fromCoroutine(node.connect(address)))
+        for ok, result in await DeferredList(dials, consumeErrors=True):
+            if not ok:
+                self._say(f"a dial failed: {result.getErrorMessage()}")
+
+    async def flood(self) -> None:
+        """Send SCP messages both ways over every link, far more than the first grant allows."""
+        steps = self._seconds * STEPS_PER_SECOND
+        sizes = [MESSAGES_PER_LINK * (i + 1) // steps for i in range(steps)]
+        start = self._reactor.seconds()
+        for step, goal in enumerate(sizes):
+            wait = start + step / STEPS_PER_SECOND - self._reactor.seconds()
+            await deferLater(self._reactor, max(0.0, wait))
+            self._send_up_to(goal)
+            if step % STEPS_PER_SECOND == 0:
+                self._report(step // STEPS_PER_SECOND)
+        deadline = start + 2 * self._seconds
+        while self.sent != self.received and self._reactor.seconds() < deadline:
+            await deferLater(self._reactor, 1 / STEPS_PER_SECOND)
+        self._report(self._seconds)
+
+    async def forge(self) -> ScriptedPeer:
+        """Let a peer shake hands with the first node, then send a message with a wrong MAC."""
+        template, port = self._template, self.nodes[0].peer_port
+        assert port is not None
+        forger = ScriptedPeer(fresh_node_like(template))
+        endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", port)
+        await endpoint.connect(ScriptedPeer.factory(lambda: forger))
+        await forger.authenticated.addTimeout(DEADLINE_SECONDS, self._reactor)
+        forger.send_forged(Message(encode_hash_query(MessageType.GET_TX_SET, bytes(32))))
+        return await forger.closed.addTimeout(DEADLINE_SECONDS, self._reactor)
+
+    async def stop(self) -> None:
+        """Stop all nodes."""
+        await DeferredList([node.stopService() for node in self.nodes])
+
+    # What came of it.
+
+    def check_auth(self, forger: ScriptedPeer) -> Check:
+        """Every link is authenticated at both ends, and the forger was refused."""
+        ends = sum(
+            PeerId(b.local_node.peer_id.key) in {info.peer_id for info in a.peer_infos()}
+            for link in self.links
+            for a, b in (link, link[::-1])
+        )
+        refused = forger.error == (ErrorCode.ERR_AUTH, DropReason.UNEXPECTED_MAC.text.encode())
+        wanted = 2 * len(self.links)
+        text = f"{ends} of {wanted} link ends authenticated; a forged MAC was " + (
+            "refused with ERR_AUTH" if refused else f"answered with {forger.error}"
+        )
+        figures = {"nodes": len(self.nodes), "links": len(self.links), "ends": ends}
+        return Check(ends == wanted and refused, text, {**figures, "forger_refused": refused})
+
+    def check_flow_control(self) -> Check:
+        """Every message arrived, past the first grant, and nobody sent more than was granted."""
+        sent, received = self.sent.total(), self.received.total()
+        least = min(self.received[a, b] for a, b in self.sent) if self.sent else 0
+        overruns = sum(node.metrics.drops[DropReason.AT_CAPACITY].get() for node in self.nodes)
+        grant = self.nodes[0].config.peer_flood_reading_capacity
+        text = (
+            f"{received} of {sent} SCP messages arrived, at least {least} per link and direction"
+            f" with first grants of {grant}; {overruns} overruns"
+        )
+        figures = {"sent": sent, "received": received, "least": least, "overruns": overruns}
+        return Check(sent == received and least > grant and not overruns, text, dict(figures))
+
+    @property
+    def ports(self) -> str:
+        """Where the nodes listen."""
+        return ", ".join(str(node.peer_port) for node in self.nodes)
+
+    def _send_up_to(self, goal: int) -> None:
+        """Bring what was sent in each direction of each link up to so many messages."""
+        for link in self.links:
+            for a, b in (link, link[::-1]):
+                key = a.local_node.peer_id, b.local_node.peer_id
+                value = hashlib.sha256(key[0].key + key[1].key).digest()
+                with suppress(PeerNotFound):  # the check will say so
+                    while self.sent[key] < goal:
+                        a.send_to(key[1], externalize(a.local_node, self.sent[key] + 1, value))
+                        self.sent[key] += 1
+
+    def _report(self, second: int) -> None:
+        ends = sum(len(node.peer_infos()) for node in self.nodes)
+        self._say(
+            f" t={second:>3} s  links {len(self.links)}  authenticated ends {ends}"
+            f"  scp sent {self.sent.total()}  received {self.received.total()}"
+        )
+
+
+def fresh_node_like(template: LocalNode) -> LocalNode:
+    """Return a fresh node of the same network and versions."""
+    return LocalNode(
+        template.network_passphrase,
+        overlay_min_version=template.overlay_min_version,
+        overlay_version=template.overlay_version,
+    )
+
+
+def run(arguments: argparse.Namespace) -> ExitStatus:
+    """Run the network, print what it does and what it proves."""
+    checks: dict[str, Check] = {}
+    seconds: list[float] = []
+
+    def say(line: str) -> None:
+        if not arguments.json:
+            print(line, flush=True)
+
+    async def main(reactor: Any) -> None:
+        start = reactor.seconds()
+        network = Network(arguments, reactor, say)
+        say(
+            f"stellar-overlay {__version__} demo: {arguments.nodes} nodes on 127.0.0.1, real TCP,"
+            " real keys; the consensus is synthetic: signed SCP messages of nobody's votes"
+        )
+        await network.connect()
+        await network.flood()
+        checks["auth"] = network.check_auth(await network.forge())
+        checks["flow-control"] = network.check_flow_control()
+        seconds.append(round(reactor.seconds() - start, 1))
+        for name, check in checks.items():
+            say(f"{'PASS' if check.ok else 'FAIL'} {name} {check.text}")
+        if arguments.keep:
+            say(f"the network stays up until Ctrl-C; its nodes listen on ports {network.ports}")
+            await Deferred()
+        await network.stop()
+
+    with suppress(KeyboardInterrupt):
+        run_reactor(main)
+    ok = bool(checks) and all(check.ok for check in checks.values())
+    if arguments.json and seconds:
+        found = {name: {"ok": check.ok, **check.figures} for name, check in checks.items()}
+        print_json({"ok": ok, "checks": found, "seconds": seconds[0]})
+    return ExitStatus.DONE if ok else ExitStatus.CHECK_FAILED

@@ -1,0 +1,49 @@
+"""What the commands that talk to peers have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from stellar_overlay.identity import OVERLAY_MIN_VERSION, OVERLAY_VERSION, LocalNode, Seed
+from stellar_overlay.tap import passphrase, version_range
+
+
+def local_node(arguments: argparse.Namespace, seed: Seed | None = None) -> LocalNode:
+    """Return the node that a command speaks as, from ``--network`` and ``--overlay-version``.
+
+    :raises ConfigError: naming the option that is wrong.
+    """
+    low, high = OVERLAY_MIN_VERSION, OVERLAY_VERSION
+    if arguments.overlay_version is not None:
+        low, high = version_range("--overlay-version", arguments.overlay_version)
+    network = passphrase(arguments.network) or ""
+    return LocalNode(network, seed, overlay_min_version=low, overlay_version=high)
+
+
+def run_reactor(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Run ``main`` on the reactor until it is done; what it raises is raised here.
+
+    :raises KeyboardInterrupt: when the user ended it.
+    """
+    errors: list[BaseException] = []
+    done: list[bool] = []
+
+    async def guarded(reactor: object) -> None:
+        try:
+            await main(reactor)
+            done.append(True)
+        except Exception as error:
+            errors.append(error)
+
+    with suppress(SystemExit):
+        react(lambda reactor: Deferred.fromCoroutine(guarded(reactor)))
+    if errors:
+        raise errors[0]
+    if not done:
+        raise KeyboardInterrupt
