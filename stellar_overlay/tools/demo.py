@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from stellar_overlay import __version__
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
-from stellar_overlay.error import DropReason, ErrorCode, PeerNotFound
+from stellar_overlay.error import DropReason, ErrorCode, OverlayError, PeerNotFound
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.node.subscriptions import OverlayMessage
@@ -105,13 +105,16 @@ class Network:
         dials = []
         for number, node in enumerate(self.nodes[1:], start=1):
             for other in self._random.sample(self.nodes[:number], min(number, DIALS_PER_NODE)):
-                assert other.peer_port is not None
                 self.links.append((node, other))
-                address = PeerAddress("127.0.0.1", other.peer_port)
-                dials.append(Deferred.fromCoroutine(node.connect(address)))
-        for ok, result in await DeferredList(dials, consumeErrors=True):
-            if not ok:
-                self._say(f"a dial failed: {result.getErrorMessage()}")
+                dials.append(Deferred.fromCoroutine(self._dial(node, other)))
+        await DeferredList(dials)
+
+    async def _dial(self, node: OverlayManager, other: OverlayManager) -> None:
+        assert other.peer_port is not None
+        try:
+            await node.connect(PeerAddress("127.0.0.1", other.peer_port))
+        except OverlayError as error:
+            self._say(f"a dial failed: {error}")
 
     async def flood(self) -> None:
         """Send SCP messages both ways over every link, far more than the first grant allows."""
