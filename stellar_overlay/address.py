@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stellar_overlay.error import InvalidPeerAddress
 
@@ -75,10 +77,7 @@ class PeerAddress:
         """
         if not self.is_numeric:
             return self.host.rstrip(".").lower() == "localhost"
-        ip = ipaddress.ip_address(self.host)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in _PRIVATE if network.version == ip.version)
+        return _is_private(self.host)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -99,11 +98,19 @@ def _split(text: str) -> tuple[str, str | None]:
     return (host, port) if colon else (text, None)
 
 
+@lru_cache(maxsize=1024)
+def _is_private(host: str) -> bool:
+    ip = ipaddress.ip_address(host)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return any(ip in network for network in _PRIVATE if network.version == ip.version)
+
+
 def _check_ipv4(host: str) -> None:
     try:
-        ipaddress.IPv4Address(host)
-    except ValueError as error:
-        raise InvalidPeerAddress(f"{host!r} is not an IPv4 address: {error}") from None
+        socket.inet_pton(socket.AF_INET, host)  # strict, and made for every link
+    except OSError:
+        raise InvalidPeerAddress(f"{host!r} is not an IPv4 address") from None
 
 
 def _check_ipv6(host: str) -> None:
