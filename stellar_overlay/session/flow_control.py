@@ -21,6 +21,8 @@ NO_CAPACITY_TIMEOUT_SECONDS = 60
 """How long a peer may leave us without credit (core PEER_SEND_MODE_IDLE_TIMEOUT)."""
 MAX_CAPACITY = 2**64 - 1
 """Core counts a peer's grants in u64; beyond is "Peer capacity overflow"."""
+_MAX_GRANT = 2**32 - 1
+"""Messages and bytes in one SEND_MORE_EXTENDED are u32 each."""
 
 Item = tuple[int, bytes]
 """A received message: its type as a number, and its body."""
@@ -59,6 +61,11 @@ class FlowControlConfig:
             raise ConfigError(
                 "need 0 <= FLOW_CONTROL_SEND_MORE_BATCH_SIZE_BYTES"
                 f" <= PEER_FLOOD_READING_CAPACITY_BYTES, not {batch_bytes}, {flood_bytes}"
+            )
+        if max(flood, flood_bytes) > _MAX_GRANT:
+            raise ConfigError(
+                "PEER_FLOOD_READING_CAPACITY and PEER_FLOOD_READING_CAPACITY_BYTES must be below"
+                f" 2^32, not {flood}, {flood_bytes}"
             )
         if self.peer_total_reading_capacity_bytes < 1:
             raise ConfigError("PEER_TOTAL_READING_CAPACITY_BYTES must be at least 1")
@@ -153,6 +160,8 @@ class FlowControl:
         self.out_messages = 0
         self.out_bytes = 0
         self.no_capacity_since: float | None = now
+        self.credit_since = now
+        """When a grant last ended a want of credit: nothing could have left before."""
 
     # Receiving.
 
@@ -216,10 +225,11 @@ class FlowControl:
         """
         sizes = [len(body) for kind, body in items if kind in FLOOD_KINDS]
         flood_bytes = sum(sizes)
-        self._processing_messages -= len(items)
-        self._processing_bytes -= flood_bytes if len(sizes) == len(items) else _size(items)
-        if self._processing_messages < 0 or self._processing_bytes < 0:
+        total = flood_bytes if len(sizes) == len(items) else _size(items)
+        if len(items) > self._processing_messages or total > self._processing_bytes:
             raise AssertionError("more ended than began")
+        self._processing_messages -= len(items)
+        self._processing_bytes -= total
         if (
             self._processed_messages + len(sizes) < self.config.flow_control_send_more_batch_size
             and self._processed_bytes + flood_bytes < self.config.bytes_batch
@@ -297,7 +307,10 @@ class FlowControl:
         self.out_messages += num_messages
         self.out_bytes += num_bytes
         since, self.no_capacity_since = self.no_capacity_since, None
-        return 0.0 if since is None else now - since
+        if since is None:
+            return 0.0
+        self.credit_since = now
+        return now - since
 
     def may_send(self, size: int) -> bool:
         """Tell whether a flood message of so many bytes is within the peer's grants."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from stellar_overlay.error import DropReason
 from stellar_overlay.interfaces import Gate
 from stellar_overlay.wire.auth import AuthContext, AuthState
-from stellar_overlay.wire.message import Message, MessageType, encode_peers
+from stellar_overlay.wire.message import (
+    Hello,
+    Message,
+    MessageType,
+    PeerEntry,
+    encode_peers,
+)
 
 EXPECTED: Final = {
     AuthState.CONNECTED: MessageType.HELLO,
@@ -86,3 +92,27 @@ class Handshake:
                 self._send(Message(encode_peers(peers)))
         auth.check_auth_flags(message)
         gate.admit(auth.remote)
+
+
+class OpenGate:
+    """A gate that lets everybody in and shares nothing: for tools, and to begin with."""
+
+    def check_node(self, hello: Hello) -> None:
+        """Refuse nobody."""
+
+    def check_hello(self, hello: Hello) -> None:
+        """Refuse nobody."""
+
+    def settle_duplicate(self, hello: Hello) -> None:
+        """Know of no other link."""
+
+    def admit(self, hello: Hello) -> None:
+        """Have a slot for everybody."""
+
+    def peers_to_send(self) -> Sequence[PeerEntry]:
+        """Share no address."""
+        return ()
+
+    def scp_state_from(self) -> int:
+        """Ask for SCP messages of no slot that there is."""
+        return 2**32 - 1

@@ -103,26 +103,28 @@ class _ScpQueue(_Queue):
     That is looked into only while they pile up; else they leave at once.
     """
 
-    __slots__ = ("_config", "_is_blocked", "_min_slot", "_newest")
+    __slots__ = ("_config", "_is_blocked", "_newest", "_window")
 
     def __init__(self, config: OutboxConfig) -> None:
         super().__init__()
         self._config = config
         self._is_blocked = False
-        self._min_slot = 0
+        self._window = (0, 0)
         self._newest: dict[tuple[bytes, bool], _Entry] = {}
 
     def append(self, entry: _Entry) -> bool:
-        if not self._is_blocked:
-            super().append(entry)
-            if len(self.entries) >= SCP_BACKLOG:
-                self.block()
-            return True
+        if self._is_blocked:
+            self._forget_old_slots()
         if self._is_stale(entry):
             self.dropped += 1
             return False
-        self._forget_old_slots()
-        self._append_or_replace(entry)
+        if self._is_blocked:
+            self._append_or_replace(entry)
+            self._keep_below_limit()
+        else:
+            super().append(entry)
+            if len(self.entries) >= SCP_BACKLOG or self.weight > SCP_QUEUE_BYTE_LIMIT:
+                self.block()
         return True
 
     def popleft(self) -> _Entry:
@@ -140,6 +142,11 @@ class _ScpQueue(_Queue):
             for entry in waiting:
                 self.append(entry)
 
+    def clear(self, dropped: int) -> None:
+        super().clear(dropped)
+        self._is_blocked = False
+        self._newest.clear()
+
     def _append_or_replace(self, entry: _Entry) -> None:
         statement = ScpStatement(entry.body)
         older = self._newest.setdefault(statement.topic, entry)
@@ -149,6 +156,8 @@ class _ScpQueue(_Queue):
             self.dropped += 1
             return
         super().append(entry)
+
+    def _keep_below_limit(self) -> None:
         while self.weight > SCP_QUEUE_BYTE_LIMIT:
             self._unlink(super().popleft())
             self.dropped += 1
@@ -158,10 +167,10 @@ class _ScpQueue(_Queue):
         return slot < self._config.min_slot_to_remember() and slot != self._config.checkpoint_slot()
 
     def _forget_old_slots(self) -> None:
-        min_slot = self._config.min_slot_to_remember()
-        if min_slot == self._min_slot:
+        window = self._config.min_slot_to_remember(), self._config.checkpoint_slot()
+        if window == self._window:
             return
-        self._min_slot = min_slot
+        self._window = window
         for _ in range(len(self.entries)):
             entry = super().popleft()
             if self._is_stale(entry):
@@ -229,10 +238,11 @@ class Outbox:
     def get_next_batch_to_send(
         self, max_count: int, max_bytes: int, now: float
     ) -> tuple[list[bytes], float]:
-        """Return the bodies that leave now, and when the last of them was queued.
+        """Return the bodies that leave now, and since when the last of them might have left.
 
         What is not flooded goes first; then each queue goes as far as credit reaches: one that
-        is blocked does not block those after it.
+        is blocked does not block those after it. The time in which a message waited for credit
+        does not count: core gives it its place in the write queue only then.
 
         :param max_bytes: the message that crosses it is included (core TCPPeer.cpp:296-335).
         """
@@ -254,7 +264,7 @@ class Outbox:
                 self._flow.spend(size)
                 entry = queue.popleft()
                 bodies.append(entry.body)
-                queued_at = entry.queued_at
+                queued_at = max(entry.queued_at, self._flow.credit_since)
                 max_bytes -= size
         return bodies, queued_at
 

@@ -121,6 +121,7 @@ class Session:
         self._opened: list[Item] = []  # verified, not in processing yet
         self._violation: PeerViolation | None = None  # acts after what was opened before it
         self._progress_mark = 0
+        self._is_admitted = False
         self._has_received_peers = False
         self._last_queued_at = now
         self._ping: tuple[bytes, float] | None = None
@@ -129,8 +130,8 @@ class Session:
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether the peer proved its key and the link is open."""
-        return self.auth.is_authenticated and not self.is_closed
+        """Whether the peer proved its key, was admitted, and the link is open."""
+        return self._is_admitted and not self.is_closed
 
     # Bytes in, messages out.
 
@@ -243,6 +244,8 @@ class Session:
         self.deadline += CHECK_PERIOD_SECONDS * (1 + missed)
         if self._is_idle(now):
             raise DropReason.IDLE.violation()
+        if not self.may_read:
+            self._excuse(now)
         if self.flow_control.no_outbound_capacity_timeout(now):
             raise DropReason.NO_FLOOD_REQUESTS.violation()
         if now - self._last_queued_at >= self.config.peer_straggler_timeout_secs:
@@ -255,6 +258,15 @@ class Session:
             return now - self.connected_at >= self.config.auth_timeout_secs
         limit = self.config.peer_timeout_secs
         return now - self.last_read >= limit and now - self.last_write >= limit
+
+    def _excuse(self, now: float) -> None:
+        """Hold nothing against a peer that we do not read: its grants and answers may be waiting.
+
+        A new ping instead of the one whose answer we cannot hear keeps the link from idling.
+        """
+        if self.flow_control.no_capacity_since is not None:
+            self.flow_control.no_capacity_since = now
+        self._ping = None
 
     def _maybe_ping(self, now: float) -> None:
         if self._ping is None or now - self._ping[1] >= PING_TIMEOUT_SECONDS:
@@ -300,6 +312,7 @@ class Session:
             if message.type is MessageType.ERROR_MSG:
                 raise PeerError(*decode_error(message.body))
             self._handshake.receive(message)
+        self._is_admitted = True
         self._frames.limit = MAX_MESSAGE_SIZE
         self._grant(self.flow_control.initial_grant())
         self._send_control(Message(encode_get_scp_state(self._gate.scp_state_from())))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from stellar_overlay.error import DropReason, PeerViolation
-from stellar_overlay.wire.codec import LENGTH_MASK, MARK_BIT, FrameBuffer
+from stellar_overlay.wire.codec import LENGTH_MASK, MARK_BIT, MAX_MESSAGE_SIZE, FrameBuffer
 from stellar_overlay.wire.message import MESSAGE_TYPES, MessageType
 
 OVERHEAD = 44
@@ -68,7 +68,12 @@ class SealingKey:
         self.sequence = 0
 
     def seal(self, body: bytes) -> bytes:
-        """Return the record of ``body``, with its mark."""
+        """Return the record of ``body``, with its mark.
+
+        :raises ValueError: when the record is longer than any peer takes.
+        """
+        if len(body) > MAX_MESSAGE_SIZE - OVERHEAD:
+            raise ValueError(f"a message of {len(body)} bytes fits in no record")
         parts: list[bytes] = []
         self.seal_into(parts, (body,))
         return b"".join(parts)
@@ -148,8 +153,9 @@ class OpeningKey:
         """Open a run of good records; stop before the first that is bad, odd or incomplete.
 
         This is the loop that every received message goes through, so it looks at nothing that
-        the MAC or the structural check finds out as well. What stopped it is looked at again by
-        :meth:`open`, which knows what to say.
+        the MAC or the structural check finds out as well: a peer that seals an unknown type or
+        an odd length gets it through here. What stopped it is looked at again by :meth:`open`,
+        which knows what to say; so is an ERROR_MSG (type 0), which is neither verified nor counted.
         """
         data, at = frames.data, frames.at
         end, last = len(data), len(data) - 52  # a mark and the smallest record
@@ -164,7 +170,13 @@ class OpeningKey:
                 break
             mark, version, number, kind = peek(data, at)
             stop = at + 4 + (mark & mask)
-            if not at + 52 <= stop <= end or number != sequence or version:
+            if (
+                not at + 52 <= stop <= end
+                or number != sequence
+                or version
+                or mark & 3
+                or not kind
+            ):
                 break
             mac_at = stop - 32
             mac = copy()
