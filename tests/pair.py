@@ -12,7 +12,13 @@ from stellar_overlay.session.session import Session, SessionConfig
 from stellar_overlay.wire.auth import AuthContext
 from stellar_overlay.wire.channel import unwrap_unauthenticated
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer
-from stellar_overlay.wire.message import Message, MessageType, decode_error
+from stellar_overlay.wire.message import (
+    Message,
+    MessageType,
+    decode_error,
+    decode_hash_query,
+    encode_dont_have,
+)
 from tests.builders import OpenGate, make_node
 
 
@@ -187,3 +193,59 @@ def authenticated_pair(*, configs: tuple[SessionConfig, SessionConfig] | None = 
     pair.settle()
     assert pair.is_authenticated
     return pair
+
+
+class LivePair(Pair):
+    """An authenticated pair that does what a node does as well: it answers pings, and reads only
+    while there is capacity. What a side does not read stays on its way, as in a socket.
+    """
+
+    READ_SIZE = 64 * 1024
+    """Bytes that a transport hands over at most at once."""
+
+    def __init__(
+        self,
+        caller: LocalNode | None = None,
+        callee: LocalNode | None = None,
+        *,
+        configs: tuple[SessionConfig, SessionConfig] | None = None,
+    ) -> None:
+        super().__init__(caller, callee, configs=configs)
+        self._unread: dict[int, bytearray] = {
+            id(s): bytearray() for s in (self.caller, self.callee)
+        }
+        self.settle()
+        assert self.is_authenticated
+
+    def unread(self, side: Side) -> int:
+        """Return how many bytes have come as far as ``side`` and are not read."""
+        return len(self._unread[id(side)])
+
+    def feed(self, side: Side, data: bytes) -> None:
+        unread = self._unread[id(side)]
+        unread += data
+        while unread and side.violation is None and side.session.may_read:
+            seen = len(side.messages)
+            chunk = bytes(unread[: self.READ_SIZE])
+            del unread[: self.READ_SIZE]
+            super().feed(side, chunk)
+            self._answer_pings(side, seen)
+
+    def release(self, side: Side, count: int | None = None) -> None:
+        """Let ``side`` be done with the oldest messages that it holds, and go on reading."""
+        done = side.held[:count]
+        del side.held[:count]
+        side.session.processed(done, self.now)
+        seen = len(side.messages)
+        if side.session.has_more:
+            super().feed(side, b"")
+            self._answer_pings(side, seen)
+        self.feed(side, b"")
+
+    def _answer_pings(self, side: Side, seen: int) -> None:
+        for message in side.messages[seen:]:
+            if message.type is MessageType.GET_SCP_QUORUMSET:
+                answer = encode_dont_have(
+                    MessageType.SCP_QUORUMSET, decode_hash_query(message.body)
+                )
+                side.session.send(Message(answer), self.now)
