@@ -11,6 +11,13 @@ from collections.abc import Sequence
 
 from twisted.internet import reactor, stdio
 from twisted.internet.defer import Deferred
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 from twisted.protocols.basic import LineReceiver
 
 from stellar_overlay.config import OverlayConfig
@@ -50,7 +57,16 @@ class Commands(LineReceiver):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a node with room for many peers."""
+    """Run a node with room for many peers; it logs as a node does, but to nowhere."""
+    nowhere = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+    globalLogBeginner.beginLoggingTo(
+        [
+            FilteringLogObserver(
+                textFileLogObserver(nowhere), [LogLevelFilterPredicate(LogLevel.info)]
+            )
+        ],
+        redirectStandardIO=False,
+    )
     config = OverlayConfig(allow_private=True, max_inbound_peers=5000, max_pending_connections=5000)
     overlay = OverlayManager(config, LocalNode.testnet(), listen="tcp:0:interface=127.0.0.1")
 
@@ -59,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         stdio.StandardIO(Commands(overlay))
 
     Deferred.fromCoroutine(start())
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -177,13 +179,17 @@ def read_seed_file(path: str | os.PathLike[str]) -> str:
     :raises InvalidKey: when the file cannot be read, is open to others, or holds no seed.
     """
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            seed = file.read(1024).strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
+        mode = os.fstat(descriptor).st_mode
+        data = os.read(descriptor, 1024) if stat.S_ISREG(mode) else b""
+        os.close(descriptor)
     except OSError as error:
         raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise InvalidKey(f"{os.fspath(path)}: is not a regular file")
     if mode & 0o077:
         raise InvalidKey(f"{os.fspath(path)}: others may read it; run chmod 600 on it first")
+    seed = data.decode("ascii", errors="replace").strip()
     try:
         _raw_seed(seed)
     except InvalidKey:
@@ -199,8 +205,13 @@ def create_seed_file(path: str | os.PathLike[str]) -> str:
     seed = LocalNode(TESTNET_PASSPHRASE).secret_seed
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
+    try:
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(seed + "\n")
     except OSError as error:
+        with suppress(OSError):  # half a seed would be of no use to anybody
+            os.unlink(path)
         raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
     return seed

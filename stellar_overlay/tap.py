@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from twisted.application.service import MultiService
@@ -16,6 +20,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from stellar_overlay import __version__
+from stellar_overlay.address import MAX_PORT
 from stellar_overlay.error import ConfigError, OverlayError
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 NETWORKS = ("testnet", "pubnet")
 MODES = ("observe", "relay")
 OFF = "off"
+EX_USAGE = 64
+"""The exit status of wrong options, as ``twist`` has it (sysexits.h)."""
 
 
 class Options(usage.Options):
@@ -72,6 +79,26 @@ class Options(usage.Options):
         self.config: OverlayConfig
         self.seed: str | None = None
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Read the options of a command line.
+
+        Run by ``twist`` or ``twistd``, which would bury what is wrong in the whole usage text, this
+        ends the process with one line.
+
+        :raises UsageError: when nobody else runs us.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if self.parent is None:
+                raise
+            program = "twistd" if "twistd" in os.path.basename(sys.argv[0]) else "twist"
+            _refuse(f"{error}; {program} stellar-overlay --help lists the options")
+
+    def parseArgs(self, *arguments: str) -> None:  # noqa: N802
+        if arguments:
+            raise usage.UsageError(f"unexpected {arguments[0]!r}: options begin with --")
+
     def opt_config(self, path: str) -> None:
         """TOML file with stellar-core's keys; may be repeated, later files win"""
         self.config_files.append(path)
@@ -101,21 +128,25 @@ class Options(usage.Options):
         for name in ("listen", "http"):
             if self[name] not in (None, OFF):
                 check_endpoint(f"--{name}", self[name])
-        folder = os.path.dirname(os.path.abspath(self["ready-file"] or "."))
-        if not os.path.isdir(folder):
-            raise ConfigError(f"--ready-file: there is no folder {folder}")
+        if self["ready-file"] is not None:
+            check_writable("--ready-file", self["ready-file"])
+            self["ready-file"] = os.path.abspath(self["ready-file"])  # twistd may go elsewhere
         self.config = self._read_config()
         self.seed = self._read_seed()
 
     def _read_config(self) -> OverlayConfig:
         from stellar_overlay.config import OverlayConfig
 
-        config = OverlayConfig.from_toml_files(self.config_files)
+        try:
+            config = OverlayConfig.from_toml_files(self.config_files)
+        except ConfigError as error:
+            raise ConfigError(f"--config: {error}") from None
         overrides = {
             "known_peers": ("peer", self.peers or None),
             "preferred_peers": ("preferred-peer", self.preferred_peers or None),
             "network_passphrase": ("network", passphrase(self["network"])),
             "database": ("database", self["database"]),
+            "listen_enabled": ("listen", None if self["listen"] is None else self["listen"] != OFF),
             "allow_private": ("allow-private", True if self["allow-private"] else None),
             "flood_rate_limit_per_sec": (
                 "flood-rate-limit",
@@ -169,10 +200,12 @@ def version_range(option: str, text: str) -> tuple[int, int]:
     :raises ConfigError: naming the option.
     """
     low, dots, high = text.partition("..")
-    if not (dots and low.isascii() and low.isdigit() and high.isascii() and high.isdigit()):
+    if not (dots and _is_whole(low) and _is_whole(high)):
         raise ConfigError(f"{option}: must be MIN..MAX, such as 38..42, not {text!r}")
     if int(low) > int(high):
         raise ConfigError(f"{option}: {text!r} must have the lower version first")
+    if int(high) >= 2**32:
+        raise ConfigError(f"{option}: versions are below 2^32, not {text!r}")
     return int(low), int(high)
 
 
@@ -181,28 +214,63 @@ def check_endpoint(option: str, description: str) -> None:
 
     :raises ConfigError: naming the option.
     """
-    from twisted.internet.endpoints import serverFromString
+    from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+    from twisted.internet.protocol import Factory
     from twisted.internet.testing import MemoryReactorClock
 
+    reactor = MemoryReactorClock()
     try:
-        serverFromString(MemoryReactorClock(), description)
+        endpoint = serverFromString(reactor, description)
+        if isinstance(endpoint, TCP4ServerEndpoint | TCP6ServerEndpoint):
+            endpoint.listen(Factory())
     except Exception as error:
         raise ConfigError(
             f"{option}: {description!r} is not an endpoint such as tcp:11625 or"
             f" tcp:0:interface=127.0.0.1 ({error})"
         ) from None
+    for port, *_ in reactor.tcpServers:
+        if not 0 <= port <= MAX_PORT:
+            raise ConfigError(f"{option}: {description!r}: the port must be in 0..{MAX_PORT}")
+
+
+def check_writable(option: str, path: str) -> None:
+    """Refuse a path at which no file can be made, as far as that can be told beforehand.
+
+    :raises ConfigError: naming the option.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not path or os.path.isdir(path):
+        raise ConfigError(f"{option}: must be a file, not {path!r}")
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{option}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option}: nothing may be written into {folder}")
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20
 
 
 def _whole(option: str, text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit()):
+    if not _is_whole(text):
         raise ConfigError(f"{option}: must be a whole number, not {text!r}")
     return int(text)
 
 
+class StartFailed(OverlayError):
+    """The node cannot run; the text is the one line for its operator."""
+
+    fatal = True
+
+
 class NodeService(MultiService):
-    """A node as an application runs it: a failure to start ends the process with one line."""
+    """A node as an application runs it: a failure to start ends the process with one line.
+
+    A failure before the reactor runs is raised, as :exc:`StartFailed`: ``twistd`` waits for ever
+    for a daemon that ends in any other way.
+    """
 
     _log = Logger()
 
@@ -218,7 +286,7 @@ class NodeService(MultiService):
         started = self._overlay.when_started().addCallback(self._ready)
         started.addErrback(failures.append)
         if failures:  # the runner has not started the reactor yet
-            raise SystemExit(_start_failure(failures[0]))
+            raise _without_traceback(StartFailed(_start_failure(failures[0])))
         started.addCallback(lambda _: _die(_start_failure(failures[0])) if failures else None)
 
     def _ready(self, _: object) -> None:
@@ -238,7 +306,12 @@ class NodeService(MultiService):
                 "peer_port": port,
                 "http_port": None,
             }
-            write_atomically(self._ready_file, json.dumps(ready) + "\n")
+            try:
+                write_atomically(self._ready_file, json.dumps(ready) + "\n")
+            except OSError as error:
+                raise ConfigError(
+                    f"--ready-file: cannot write {self._ready_file}: {error.strerror}"
+                ) from None
 
 
 def makeService(options: Options) -> NodeService:
@@ -249,7 +322,7 @@ def makeService(options: Options) -> NodeService:
     config = options.config
     log = Logger(namespace="stellar_overlay")
     for warning in config.warnings:
-        log.warn("{warning}", warning=warning)
+        log.warn("{text}", text=warning)  # "warning" means something else to trial
     if options.seed is None:
         log.info("a new identity, for this run only; --seed-file keeps one")
     node = LocalNode(
@@ -264,7 +337,7 @@ def makeService(options: Options) -> NodeService:
         config,
         node,
         database=config.database,
-        listen=None if listen == OFF else listen or f"tcp:{config.listen_port}",
+        listen=None if listen == OFF else listen,  # None follows the configuration
     )
     return NodeService(overlay, options["ready-file"])
 
@@ -281,7 +354,7 @@ def application(config_files: Iterable[str] = (), arguments: Iterable[str] = ())
     try:
         options.parseOptions([*files, *arguments])
     except usage.UsageError as error:
-        raise SystemExit(f"stellar-overlay: {error}") from None
+        _refuse(str(error))
     app = Application("stellar-overlay")
     makeService(options).setServiceParent(app)
     return app
@@ -291,25 +364,63 @@ def write_atomically(path: str, text: str) -> None:
     """Replace a file as a whole: a reader sees the old text or the new one."""
     folder = os.path.dirname(os.path.abspath(path))
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".stellar-overlay-")
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _refuse(line: str) -> NoReturn:
+    """End a process that is not to start at all."""
+    print(f"stellar-overlay: {line}", file=sys.stderr, flush=True)
+    raise SystemExit(EX_USAGE)
 
 
 def _start_failure(failure: Failure) -> str:
+    """Return the line that says why the node cannot start, and what to do."""
     error = failure.value
     if isinstance(error, CannotListenError):
-        return (
-            f"stellar-overlay: cannot listen on port {error.port}: "
-            f"{getattr(error.socketError, 'strerror', None) or error.socketError};"
-            " stop who has it, or choose another with --listen tcp:PORT"
-        )
-    if isinstance(error, OSError):
-        return f"stellar-overlay: {error.strerror}: {error.filename}"
+        return f"stellar-overlay: cannot listen {_cannot_listen(error)}"
     if isinstance(error, OverlayError):
         return f"stellar-overlay: {error}"
     return f"stellar-overlay: cannot start: {type(error).__name__}: {error}"
+
+
+def _cannot_listen(error: CannotListenError) -> str:
+    number = getattr(error.socketError, "errno", None)
+    reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
+    if not isinstance(error.port, int):  # a socket of the file system
+        return f"at {error.interface or error.port}: {reason}"
+    where = (
+        f"on {error.interface} port {error.port}" if error.interface else f"on port {error.port}"
+    )
+    match number:
+        case errno.EADDRINUSE:
+            advice = "stop who has it, or choose another with --listen tcp:PORT"
+        case errno.EACCES:
+            advice = "choose a port from 1024 with --listen tcp:PORT"
+        case _:
+            advice = "choose an address of this machine with --listen tcp:PORT:interface=ADDRESS"
+    return f"{where}: {reason}; {advice}"
+
+
+def _without_traceback(error: StartFailed) -> StartFailed:
+    """Let Python show nothing but its text should it end the process."""
+    previous = sys.excepthook
+
+    def show(kind: type[BaseException], value: BaseException, where: TracebackType | None) -> None:
+        if value is error:
+            print(value, file=sys.stderr, flush=True)
+        else:
+            previous(kind, value, where)
+
+    sys.excepthook = show
+    return error
 
 
 def _die(line: str) -> None:
@@ -318,5 +429,13 @@ def _die(line: str) -> None:
 
     running: Any = reactor
     print(line, file=sys.stderr, flush=True)
-    running.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+    atexit.register(_exit_with_failure)
     running.stop()
+
+
+def _exit_with_failure() -> None:
+    """Exit with status 1 although whoever runs the reactor means to exit with 0."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(1)

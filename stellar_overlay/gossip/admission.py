@@ -71,13 +71,20 @@ class Admission:
         self.limits = limits
         self.pending: set[Candidate] = set()
         self.authenticated: dict[PeerId, Candidate] = {}
+        self.closing: set[Candidate] = set()
+        """Links that count no more, but whose transport is not closed yet."""
         self._own_id = own_id
         self._allow_private = allow_private
         self._dialling = 0
 
     def may_accept(self, remote: ResolvedPeerAddress | None) -> bool:
-        """Tell whether there is a pending slot for a link from ``remote``."""
-        inbound = [link for link in self.pending if not link.we_called_remote]
+        """Tell whether there is a pending slot for a link from ``remote``.
+
+        A link that is closing takes one up (core OverlayManagerImpl.cpp:917-958), or else whoever
+        gets itself refused could have any number of sockets open.
+        """
+        pending = (*self.pending, *self.closing)
+        inbound = [link for link in pending if not link.we_called_remote]
         if len(inbound) >= self.limits.max_inbound_pending:
             return False
         if remote is None or (remote.is_private and self._allow_private):
@@ -121,7 +128,7 @@ class Admission:
         """Keep one of two links to a node that has proven its key on both.
 
         Of opposite directions the one dialled by the greater id stays; of one direction the
-        older, unless it has fallen silent.
+        older. But any link that has fallen silent makes way.
 
         :raises PeerViolation: when it is ``link`` that must go.
         """
@@ -129,11 +136,9 @@ class Admission:
         if other is None:
             return
         violation = DropReason.ALREADY_CONNECTED.violation(peer=peer_id.short)
-        if link.we_called_remote == other.we_called_remote:
-            other_goes = _is_silent(other, now)
-        else:
-            other_goes = link.we_called_remote == (self._own_id > peer_id)
-        if not other_goes:
+        is_crossed = link.we_called_remote != other.we_called_remote
+        has_precedence = is_crossed and link.we_called_remote == (self._own_id > peer_id)
+        if not (has_precedence or _is_silent(other, now)):
             raise violation
         other.drop(violation)
 
@@ -150,10 +155,15 @@ class Admission:
         self.authenticated[peer_id] = link
 
     def remove(self, link: Candidate, peer_id: PeerId | None) -> None:
-        """Forget a link that ended; another link to the same node is left alone."""
+        """Free the slot of a link that ended; another link to the same node is left alone."""
         self.pending.discard(link)
         if peer_id is not None and self.authenticated.get(peer_id) is link:
             del self.authenticated[peer_id]
+        self.closing.add(link)
+
+    def forget(self, link: Candidate) -> None:
+        """Note that the transport of a link that ended is closed."""
+        self.closing.discard(link)
 
 
 def _is_silent(link: Candidate, now: float) -> bool:

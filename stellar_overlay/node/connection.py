@@ -160,6 +160,8 @@ class Connection(protocol.Protocol):
         self.remote = resolved_address(self.transport.getPeer())
         _set_socket_options(self.transport)
         self.session = self._owner.open_session(self)
+        if self.violation is not None:
+            return  # whoever was told of it dropped it at once
         self.transport.registerProducer(self, True)
         self._timer = self._clock.callLater(
             self.session.deadline - self._clock.seconds(), self._on_timer
@@ -176,7 +178,9 @@ class Connection(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         if self.violation is None:
-            self._end(self.session.lost(reason.getErrorMessage()))
+            violation = self.session.lost(reason.getErrorMessage())
+            self.session.close(violation, self._clock.seconds(), may_flush=False)
+            self._end(violation)
         self._cancel_timer()
         self._owner.link_gone(self)
 
@@ -230,22 +234,29 @@ class Connection(protocol.Protocol):
         """End the link: ERROR_MSG if the peer is told, then close; later calls do nothing."""
         if self.violation is not None:
             return
-        last = self.session.close(
-            violation, self._clock.seconds(), may_flush=not self._is_write_paused
-        )
+        may_flush = not self._is_write_paused and violation.kind is not DropReason.INTERNAL
+        now = self._clock.seconds()
+        try:
+            last = self.session.close(violation, now, may_flush=may_flush)
+        except Exception:
+            self._log.failure("{link}: internal error while closing", link=self.label)
+            last = self.session.close(violation, now, may_flush=False)
         self._end(violation)
         self._hang_up(last, is_told=violation.code is not None)
 
     def flush(self) -> None:
         """Write what may leave, as far as the transport takes it."""
         now = self._clock.seconds()
-        while not self._is_write_paused and self.violation is None:
-            data = self.session.data_to_send(now)
-            if not data:
-                break
-            self._write(data)
-            if not self._is_write_paused:
-                self.session.note_written(now)
+        try:
+            while not self._is_write_paused and self.violation is None:
+                data = self.session.data_to_send(now)
+                if not data:
+                    break
+                self._write(data)
+                if not self._is_write_paused:
+                    self.session.note_written(now)
+        except Exception:
+            self._drop_for_our_fault()
 
     def abort(self) -> None:
         """Close the transport at once, whatever it still holds."""
@@ -262,8 +273,7 @@ class Connection(protocol.Protocol):
         except PeerViolation as violation:
             self.drop(violation)
         except Exception:
-            self._log.failure("{link}: internal error", link=self.label)
-            self.drop(DropReason.INTERNAL.violation())
+            self._drop_for_our_fault()
         finally:
             self._is_driving = False
             self._flusher.end_turn()
@@ -272,6 +282,7 @@ class Connection(protocol.Protocol):
         session, now = self.session, self._clock.seconds()
         received = session.resume(now) if data is None else session.receive(data, now)
         while True:
+            self._count_read()
             self._dispatch(received)
             if received.violation is not None:
                 raise received.violation
@@ -286,9 +297,7 @@ class Connection(protocol.Protocol):
             self.is_authenticated = True
             self._owner.link_authenticated(self)
             self._wake(self)
-        if received.messages:
-            self.messages_read += len(received.messages)
-            self._metrics.messages_read.inc(len(received.messages))
+        if received.messages and self.violation is None:
             self._owner.dispatch(self, received.messages)
 
     def _adjust_reading(self, now: float) -> None:
@@ -315,11 +324,17 @@ class Connection(protocol.Protocol):
             self.session.on_deadline(now)
         except PeerViolation as violation:
             self.drop(violation)
+        except Exception:
+            self._drop_for_our_fault()
         else:
             self._timer = self._clock.callLater(self.session.deadline - now, self._on_timer)
             self.flush()
 
     # The end.
+
+    def _drop_for_our_fault(self) -> None:
+        self._log.failure("{link}: internal error", link=self.label)
+        self.drop(DropReason.INTERNAL.violation())
 
     def _end(self, violation: PeerViolation) -> None:
         self.violation = violation
@@ -348,7 +363,24 @@ class Connection(protocol.Protocol):
         self.bytes_written += len(data)
         self._metrics.bytes_written.inc(len(data))
         self._metrics.async_write.inc()
+        self._count_written()
         self.transport.write(data)
+
+    def _count_read(self) -> None:
+        """Count the accepted messages: HELLO, and all that carried the right number and MAC."""
+        opening = self.session.auth.opening
+        read = 0 if opening is None else 1 + opening.sequence
+        self._metrics.messages_read.inc(read - self.messages_read)
+        self.messages_read = read
+
+    def _count_written(self) -> None:
+        """Count the messages that have left: HELLO, all that carry a number, and ERROR_MSG."""
+        sealing = self.session.auth.sealing
+        written = int(self.we_called_remote) if sealing is None else 1 + sealing.sequence
+        if self.violation is not None and self.violation.code is not None:
+            written += 1
+        self._metrics.messages_written.inc(written - self.messages_written)
+        self.messages_written = written
 
     def _wake(self, result: Connection | Failure) -> None:
         waiters, self._waiters = self._waiters, []

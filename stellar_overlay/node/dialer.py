@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
-from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from zope.interface import implementer
 
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.error import (
     AlreadyConnected,
     ConnectionFailed,
     ConnectionTimeout,
+    DropReason,
     PeerLimitReached,
     PeerViolation,
     ShuttingDown,
@@ -33,17 +41,43 @@ SECONDS_PER_BACKOFF = 10
 MAX_BACKOFF_EXPONENT = 10
 
 
-def tcp_endpoints(reactor: IReactorTCP, timeout_seconds: float) -> Connect:
-    """Return what makes TCP endpoints that give up after so long."""
+def tcp_endpoints(reactor: Any, timeout_seconds: float) -> Connect:
+    """Return what makes TCP endpoints that give up after so long.
+
+    :param reactor: that opens the connections, and whose clock counts.
+    """
     timeout = max(1, round(timeout_seconds))
 
     def connect(address: PeerAddress) -> IStreamClientEndpoint:
         if not address.is_numeric:
-            return HostnameEndpoint(reactor, address.host, address.port, timeout)
+            named = HostnameEndpoint(reactor, address.host, address.port, timeout)
+            return _ImpatientEndpoint(named, reactor, timeout)
         kind = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
         return kind(reactor, address.host, address.port, timeout)
 
     return connect
+
+
+@implementer(IStreamClientEndpoint)
+class _ImpatientEndpoint:
+    """Gives up after so many seconds, whatever they were spent on.
+
+    Twisted's time-out counts for each address of a host, and not at all for finding them.
+    """
+
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, clock: IReactorTime, timeout_seconds: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self._timeout_seconds = timeout_seconds
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        def give_up(_: object, __: float) -> NoReturn:
+            raise ConnectTimeoutError()
+
+        connecting = self._endpoint.connect(protocolFactory)
+        return connecting.addTimeout(self._timeout_seconds, self._clock, give_up)
 
 
 class Dialer(Service):
@@ -64,7 +98,9 @@ class Dialer(Service):
         self._factory = factory
         self._admission = admission
         self._metrics = metrics
-        self._attempts: dict[PeerAddress, Deferred[Connection]] = {}
+        self._attempts: set[PeerAddress] = set()
+        self._opening: set[Deferred[Connection]] = set()
+        self._links: dict[PeerAddress, Connection] = {}
 
     async def dial(self, address: PeerAddress) -> Connection:
         """Return an authenticated link.
@@ -73,25 +109,35 @@ class Dialer(Service):
         """
         if address in self._attempts:
             raise AlreadyConnected(f"{address} is being dialled already")
+        if self.has_link(address):
+            raise AlreadyConnected(f"{address} was dialled, and the link is up")
         if not self._admission.may_dial():
             raise PeerLimitReached("all outbound connections taken")
         self._metrics.outbound_attempt.inc()
-        attempt = Deferred.fromCoroutine(self._attempt(address))
-        self._attempts[address] = attempt
+        self._attempts.add(address)
         try:
-            return await attempt
+            link = self._links[address] = await self._attempt(address)
         finally:
-            del self._attempts[address]
+            self._attempts.discard(address)
+        return link
 
     def is_dialling(self, address: PeerAddress) -> bool:
         """Tell whether a link to ``address`` is being made."""
         return address in self._attempts
 
+    def has_link(self, address: PeerAddress) -> bool:
+        """Tell whether a link that was made by dialling ``address`` is up.
+
+        The peer itself may be known by another name, or announce another port.
+        """
+        self._links = {to: link for to, link in self._links.items() if link.violation is None}
+        return address in self._links
+
     def stopService(self) -> None:
-        """Give up what is under way."""
+        """Give up what has no transport yet; links are for their owner to end."""
         Service.stopService(self)
-        for attempt in list(self._attempts.values()):
-            attempt.cancel()
+        for opening in list(self._opening):
+            opening.cancel()
 
     async def _attempt(self, address: PeerAddress) -> Connection:
         link = await self._open(address)
@@ -99,12 +145,22 @@ class Dialer(Service):
             return await link.when_authenticated()
         except PeerViolation as violation:
             raise as_error(link, violation) from violation
+        except CancelledError:
+            link.drop(DropReason.DROPPED_BY_USER.violation())
+            raise
 
     async def _open(self, address: PeerAddress) -> Connection:
         self._admission.begin_dial()
+        opening = Deferred.fromCoroutine(open_link(self._connect, address, self._factory))
+        self._opening.add(opening)
         try:
-            return await open_link(self._connect, address, self._factory)
+            return await opening
+        except Exception:
+            if not self.running:
+                raise ShuttingDown(f"gave up connecting to {address}") from None
+            raise
         finally:
+            self._opening.discard(opening)
             self._admission.end_dial()
 
 
@@ -114,14 +170,15 @@ async def open_link(
     """Return a link whose transport is there, and whose handshake has begun.
 
     :raises ConnectionFailed: when nobody answers, or not in time.
+    :raises CancelledError: when whoever waits for it gave up.
     """
     try:
         link = await connect(address).connect(factory)
     except ConnectTimeoutError:
         raise ConnectionTimeout(f"unable to connect to {address}: no answer in time") from None
-    except CancelledError:
-        raise ShuttingDown(f"gave up connecting to {address}") from None
-    except (ConnectError, DNSLookupError, OSError) as error:
+    except (CancelledError, ConnectingCancelledError):
+        raise CancelledError() from None
+    except Exception as error:  # whatever an endpoint of the user's own may raise
         raise ConnectionFailed(f"unable to connect to {address}: {error}") from error
     assert isinstance(link, Connection)
     return link

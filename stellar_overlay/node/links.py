@@ -104,15 +104,16 @@ class Links:
     # What a link calls.
 
     def open_session(self, link: Connection) -> Session:
-        self._open[link] = None
-        self._admission.open(link)
-        self._publish("peer.connecting", link)
-        return Session(
+        session = link.session = Session(
             AuthContext(self._local_node, link.we_called_remote, identity=self._identity),
             _LinkGate(link, self._admission, self._herder, self._clock),
             self._session_config,
             now=self._clock.seconds(),
         )
+        self._open[link] = None
+        self._admission.open(link)
+        self._publish("peer.connecting", link)
+        return session
 
     def link_authenticated(self, link: Connection) -> None:
         peer = Peer(link, wall_now=self._local_node.wall_clock(), now=self._clock.seconds())
@@ -143,7 +144,7 @@ class Links:
             done = self._deliver(link, peer, items, wall_now)
         for kind, body in items:
             handler = handlers.get(kind)
-            if handler is not None:
+            if handler is not None and link.violation is None:
                 handler(peer, body, now)
         link.processed(done)
 
@@ -170,6 +171,7 @@ class Links:
 
     def link_gone(self, link: Connection) -> None:
         self._open.pop(link, None)
+        self._admission.forget(link)
         self._check_empty()
 
     def _link(self, *, we_called_remote: bool) -> Connection:
@@ -180,10 +182,15 @@ class Links:
     def _deliver(
         self, link: Connection, peer: Peer, items: Sequence[Item], wall_now: float
     ) -> list[Item]:
-        """Show items to observers; return those whose credit nobody holds."""
+        """Show items to observers; return those whose credit nobody holds.
+
+        When an observer drops the peer, what came after is not looked at.
+        """
         done = []
         deliver, observed = self.subscriptions.deliver, self.subscriptions.by_kind
         for item in items:
+            if link.violation is not None:
+                break
             pending = deliver(peer.peer_id, *item, wall_now) if item[0] in observed else None
             if pending is None:
                 done.append(item)
@@ -195,7 +202,7 @@ class Links:
         metrics = self._metrics
         (metrics.outbound_drop if link.we_called_remote else metrics.inbound_drop).inc()
         match violation.kind:
-            case DropReason.IDLE | DropReason.NO_FLOOD_REQUESTS:
+            case DropReason.IDLE:
                 metrics.timeouts_idle.inc()
             case DropReason.STRAGGLING:
                 metrics.timeouts_straggler.inc()
@@ -229,6 +236,8 @@ def _release(_: object, link: Connection, item: Item) -> None:
 
 class _LinkGate:
     """The node's decisions about one link."""
+
+    __slots__ = ("_admission", "_clock", "_herder", "_link")
 
     def __init__(
         self, link: Connection, admission: Admission, herder: Herder, clock: IReactorTime

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 from twisted.internet.task import LoopingCall
@@ -27,6 +27,7 @@ from stellar_overlay.error import (
     NotStarted,
     OverlayError,
     PeerNotFound,
+    ShuttingDown,
 )
 from stellar_overlay.gossip.admission import Admission, ConnectionLimits
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
@@ -48,6 +49,7 @@ from stellar_overlay.node.subscriptions import Callback, Observer, Subscription
 from stellar_overlay.session.flow_control import FlowControlConfig
 from stellar_overlay.session.outbox import OutboxConfig
 from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.message import Message, MessageType
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ TICK_SECONDS = 3
 """How often the configured peers are looked after (core: PEER_AUTHENTICATION_TIMEOUT + 1)."""
 STOP_SECONDS = 4
 """How long stopping waits for links to deliver their last words."""
+LISTEN_BACKLOG = 100
+"""Connections that the kernel accepts ahead of us (core PeerDoor.cpp:15)."""
 
 
 class OverlayManager(MultiService):
@@ -150,6 +154,9 @@ class OverlayManager(MultiService):
             self._start_result = Failure()
             self._wake_waiters()
             raise
+        if self._state is not _State.STARTING:
+            await maybeDeferred(self._listener.stopService)
+            raise ShuttingDown("stopped before it had started")
         self.local_node.listening_port = self._listener.port or self.config.listen_port
         self._state = _State.RUNNING
         self._start_result = None
@@ -229,9 +236,12 @@ class OverlayManager(MultiService):
         """Queue a message for one peer; False when it will not get it.
 
         :raises PeerNotFound: when it is not connected.
+        :raises XdrError: for a body that the peer would drop us for.
+        :raises ValueError: for what only the protocol itself may send.
         """
         if not isinstance(message, Message):
             message = Message.from_xdr(message)
+        xdr_check.check(message.body)
         return self.peer(peer_id).send(message)
 
     # Who listens.
@@ -275,11 +285,16 @@ class OverlayManager(MultiService):
         now = self._clock.seconds()
         for address in self._redialler.due(now):
             free = self.config.target_outbound_peers - self.admission.outbound
-            if free <= 0 or any(peer.is_at(address) for peer in self._links.peers.values()):
+            if free <= 0 or self._is_connected(address):
                 continue
             if not self._dialer.is_dialling(address) and self.admission.may_dial():
                 self._redialler.note_attempt(address, now)
                 Deferred.fromCoroutine(self._dial_configured(address))
+
+    def _is_connected(self, address: PeerAddress) -> bool:
+        return self._dialer.has_link(address) or any(
+            peer.is_at(address) for peer in self._links.peers.values()
+        )
 
     async def _dial_configured(self, address: PeerAddress) -> None:
         try:
@@ -305,7 +320,7 @@ class OverlayManager(MultiService):
         if listen is None:
             if not self.config.listen_enabled:
                 return None
-            listen = f"tcp:{self.config.listen_port}"
+            listen = f"tcp:{self.config.listen_port}:backlog={LISTEN_BACKLOG}"
         return serverFromString(self._clock, listen) if isinstance(listen, str) else listen
 
 

@@ -12,7 +12,7 @@ from stellar_overlay.session.flow_control import FlowControlStats
 from stellar_overlay.wire.message import Message
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PeerInfo:
     """What is known of a connected peer.
 
@@ -39,6 +39,8 @@ class Peer:
 
     :param wall_now: Unix time of its authentication.
     """
+
+    __slots__ = ("connection", "info", "peer_id")
 
     def __init__(self, connection: Connection, *, wall_now: float, now: float) -> None:
         hello, peer_id = connection.session.auth.remote, connection.session.auth.peer_id

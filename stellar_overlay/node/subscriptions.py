@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
@@ -57,43 +58,70 @@ class Observer:
     ) -> None:
         self.callback = callback
         self.types = types
+        self.is_cancelled = False
         self._owner = owner
 
     def cancel(self) -> None:
         """See nothing from now on; twice is harmless."""
+        self.is_cancelled = True
         self._owner.remove(self)
 
 
 class Subscription(AsyncIterator[OverlayMessage]):
     """Messages in the order in which they came, each held until the next one is asked for.
 
-    Ends when it is cancelled or the overlay stops.
+    Ends when it is cancelled, the overlay stops, or nobody has it any more: leaving the loop is
+    enough to let go of what was not read.
     """
 
     def __init__(self, types: frozenset[MessageType], owner: Subscriptions) -> None:
-        self._waiting: deque[tuple[OverlayMessage, Deferred[None]]] = deque()
-        self._held: Deferred[None] | None = None
-        self._reader: Deferred[None] | None = None
-        self._is_ended = False
-        self._observer = Observer(self._take, types, owner)
-        owner.add(self._observer, self.cancel)
+        self._inbox = _Inbox(types, owner)
+        finalize(self, self._inbox.close).atexit = False
 
     def __aiter__(self) -> Subscription:
         return self
 
     async def __anext__(self) -> OverlayMessage:
-        self._release()
-        while not self._waiting:
-            if self._is_ended:
-                raise StopAsyncIteration
-            self._reader = Deferred()
-            await self._reader
-        message, self._held = self._waiting.popleft()
-        return message
+        return await self._inbox.next()
 
     def cancel(self) -> None:
         """End the iteration and return the credit of everything that was not read."""
-        self._is_ended = True
+        self._inbox.close()
+
+
+class _Inbox:
+    """What a subscription has not read yet. It does not know the subscription."""
+
+    def __init__(self, types: frozenset[MessageType], owner: Subscriptions) -> None:
+        self._waiting: deque[tuple[OverlayMessage, Deferred[None]]] = deque()
+        self._held: Deferred[None] | None = None
+        self._reader: Deferred[None] | None = None
+        self._is_closed = False
+        self._observer = Observer(self._take, types, owner)
+        owner.add(self._observer, self.close)
+
+    async def next(self) -> OverlayMessage:
+        """Release the last message and return the next one.
+
+        :raises StopAsyncIteration: when there is none and will be none.
+        """
+        if self._reader is not None:
+            raise RuntimeError("somebody waits for the next message already")
+        self._release()
+        while not self._waiting:
+            if self._is_closed:
+                raise StopAsyncIteration
+            self._reader = Deferred()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        message, self._held = self._waiting.popleft()
+        return message
+
+    def close(self) -> None:
+        """Return the credit of everything that was not read, and take nothing more."""
+        self._is_closed = True
         self._observer.cancel()
         waiting, self._waiting = self._waiting, deque()
         for _, done in waiting:
@@ -126,6 +154,7 @@ class Subscriptions:
     def __init__(self, metrics: OverlayMetrics) -> None:
         self._metrics = metrics
         self._observers: dict[Observer, Callable[[], None]] = {}
+        self._is_ended = False
         self.by_kind: dict[int, tuple[Observer, ...]] = {}
         """The observers of each number of a message type; absent where there is none."""
 
@@ -140,9 +169,12 @@ class Subscriptions:
         return Subscription(frozenset(types or MessageType), self)
 
     def add(self, observer: Observer, end: Callable[[], None]) -> None:
-        """Take an observer; ``end`` is called when the overlay stops."""
-        self._observers[observer] = end
-        self._index()
+        """Take an observer; ``end`` is called when the overlay stops, or has stopped already."""
+        if self._is_ended:
+            end()
+        else:
+            self._observers[observer] = end
+            self._index()
 
     def remove(self, observer: Observer) -> None:
         """Forget an observer."""
@@ -151,6 +183,7 @@ class Subscriptions:
 
     def end_all(self) -> None:
         """End every observer: the overlay stops."""
+        self._is_ended = True
         for end in list(self._observers.values()):
             end()
 
@@ -165,6 +198,8 @@ class Subscriptions:
         message = OverlayMessage(from_peer, MESSAGE_TYPES[kind], body, received_at)
         pending = []
         for observer in self.by_kind.get(kind, ()):
+            if observer.is_cancelled:  # by one that saw the message before it
+                continue
             done = self._call(observer, message)
             if done is not None:
                 done.addErrback(self._note_failure, message)

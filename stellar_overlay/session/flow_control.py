@@ -21,7 +21,7 @@ NO_CAPACITY_TIMEOUT_SECONDS = 60
 """How long a peer may leave us without credit (core PEER_SEND_MODE_IDLE_TIMEOUT)."""
 MAX_CAPACITY = 2**64 - 1
 """Core counts a peer's grants in u64; beyond is "Peer capacity overflow"."""
-_MAX_GRANT = 2**32 - 1
+MAX_GRANT = 2**32 - 1
 """Messages and bytes in one SEND_MORE_EXTENDED are u32 each."""
 
 Item = tuple[int, bytes]
@@ -62,7 +62,7 @@ class FlowControlConfig:
                 "need 0 <= FLOW_CONTROL_SEND_MORE_BATCH_SIZE_BYTES"
                 f" <= PEER_FLOOD_READING_CAPACITY_BYTES, not {batch_bytes}, {flood_bytes}"
             )
-        if max(flood, flood_bytes) > _MAX_GRANT:
+        if max(flood, flood_bytes) > MAX_GRANT:
             raise ConfigError(
                 "PEER_FLOOD_READING_CAPACITY and PEER_FLOOD_READING_CAPACITY_BYTES must be below"
                 f" 2^32, not {flood}, {flood_bytes}"
@@ -136,6 +136,22 @@ class FlowControl:
     :param max_tx_size: bytes of the largest transaction that the network allows now.
     :param now: when the link was made: from then on we are without credit.
     """
+
+    __slots__ = (
+        "_credit_bytes",
+        "_credit_messages",
+        "_processed_bytes",
+        "_processed_messages",
+        "_processing_bytes",
+        "_processing_messages",
+        "_throttled_at",
+        "config",
+        "credit_since",
+        "max_tx_size",
+        "no_capacity_since",
+        "out_bytes",
+        "out_messages",
+    )
 
     def __init__(
         self,

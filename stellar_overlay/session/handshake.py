@@ -47,6 +47,8 @@ class Handshake:
     :param send: queues a message for the peer; what was queued is sent even if a check fails.
     """
 
+    __slots__ = ("_auth", "_gate", "_send")
+
     def __init__(self, auth: AuthContext, gate: Gate, send: Callable[[Message], None]) -> None:
         self._auth = auth
         self._gate = gate

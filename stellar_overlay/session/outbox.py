@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from stellar_overlay.session.flow_control import FlowControl
-from stellar_overlay.wire.message import Message, MessageType
+from stellar_overlay.session.flow_control import MAX_GRANT, FlowControl, SendMoreCapacity
+from stellar_overlay.wire.message import Message, MessageType, encode_send_more_extended
 from stellar_overlay.wire.scp import ScpStatement
 
 SCP_QUEUE_BYTE_LIMIT = 4 * 1024 * 1024
 """Bytes of SCP messages that wait for one peer; beyond, the oldest go. Core has no such limit."""
 SCP_BACKLOG = 256
 """SCP messages that may wait before superseded ones are looked for, credit or not."""
+MAX_GRANTS = 64
+"""Grants that wait one by one for a peer that does not read; more are added to the last."""
 ANSWER_BYTE_LIMIT = 32 * 1024 * 1024
 """Bytes of answers (tx sets, quorum sets, …) unsent to one peer; beyond, it is answered nothing."""
 
@@ -66,18 +68,48 @@ class _Entry:
         self.weight = weight
 
 
+class _Grant(_Entry):
+    """A SEND_MORE_EXTENDED that waits."""
+
+    __slots__ = ("grant",)
+
+    def __init__(self, grant: SendMoreCapacity, queued_at: float) -> None:
+        super().__init__(_grant_body(grant), queued_at, 0)
+        self.grant = grant
+
+    def add(self, more: SendMoreCapacity) -> bool:
+        """Grant more with the same message; False when it holds no more."""
+        messages = self.grant.num_flood_messages + more.num_flood_messages
+        size = self.grant.num_flood_bytes + more.num_flood_bytes
+        if max(messages, size) > MAX_GRANT:
+            return False
+        self.grant = SendMoreCapacity(messages, size)
+        self.body = _grant_body(self.grant)
+        return True
+
+
+def _grant_body(grant: SendMoreCapacity) -> bytes:
+    return encode_send_more_extended(grant.num_flood_messages, grant.num_flood_bytes)
+
+
+_NOTHING: deque[_Entry] = deque()
+"""What waits on a link that never sent anything of its kind; a deque of its own takes 760 bytes."""
+
+
 class _Queue:
     """One priority's messages, oldest first, with the sum of their weights."""
 
     __slots__ = ("dropped", "entries", "weight")
 
     def __init__(self) -> None:
-        self.entries: deque[_Entry] = deque()
+        self.entries = _NOTHING
         self.weight = 0
         self.dropped = 0
 
     def append(self, entry: _Entry) -> bool:
         """Queue it; False when it is not worth sending."""
+        if self.entries is _NOTHING:
+            self.entries = deque()
         self.entries.append(entry)
         self.weight += entry.weight
         return True
@@ -93,7 +125,7 @@ class _Queue:
     def clear(self, dropped: int) -> None:
         """Shed the whole load: a peer so far behind is not helped by what is old."""
         self.dropped += dropped
-        self.entries.clear()
+        self.entries = _NOTHING
         self.weight = 0
 
 
@@ -138,7 +170,7 @@ class _ScpQueue(_Queue):
         """Note that nothing leaves now, and drop what is superseded or of no use any more."""
         if not self._is_blocked:
             self._is_blocked = True
-            waiting, self.entries, self.weight = self.entries, deque(), 0
+            waiting, self.entries, self.weight = self.entries, _NOTHING, 0
             for entry in waiting:
                 self.append(entry)
 
@@ -193,14 +225,26 @@ class Outbox:
         may wait: the size of the network's largest tx set.
     """
 
+    __slots__ = (
+        "_answer_bytes",
+        "_config",
+        "_control",
+        "_flow",
+        "_grants",
+        "_last_grant",
+        "_queues",
+        "max_tx_set_size_ops",
+    )
+
     def __init__(self, flow: FlowControl, config: OutboxConfig | None = None) -> None:
         self._flow = flow
         self._config = config or OutboxConfig()
         self.max_tx_set_size_ops = self._config.max_tx_set_size_ops
         self._control: deque[_Entry] = deque()
         self._answer_bytes = 0
-        self._scp = _ScpQueue(self._config)
-        self._queues = (self._scp, _Queue(), _Queue(), _Queue())
+        self._grants = 0
+        self._last_grant = _Grant(SendMoreCapacity(0, 0), 0.0)
+        self._queues = (_ScpQueue(self._config), _Queue(), _Queue(), _Queue())
 
     def add(self, message: Message, now: float) -> bool:
         """Queue a message; tell whether it will leave if nothing newer displaces it."""
@@ -212,6 +256,13 @@ class Outbox:
     def add_control(self, body: bytes, now: float) -> None:
         """Queue what the protocol itself needs (grants, pings, the handshake); never refused."""
         self._control.append(_Entry(body, now, 0))
+
+    def add_grant(self, grant: SendMoreCapacity, now: float) -> None:
+        """Queue a grant; those of a peer that takes none of them become one."""
+        if self._grants < MAX_GRANTS or not self._last_grant.add(grant):
+            self._last_grant = _Grant(grant, now)
+            self._control.append(self._last_grant)
+            self._grants += 1
 
     def add_msg_and_maybe_trim_queue(
         self, message: Message, priority: MessagePriority, now: float
@@ -250,6 +301,8 @@ class Outbox:
         queued_at = now
         while self._control and len(bodies) < max_count and max_bytes > 0:
             entry = self._control.popleft()
+            if type(entry) is _Grant:
+                self._grants -= 1
             self._answer_bytes -= entry.weight
             bodies.append(entry.body)
             queued_at = entry.queued_at
@@ -271,7 +324,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget everything: nothing more will leave."""
         self._control.clear()
-        self._answer_bytes = 0
+        self._answer_bytes = self._grants = 0
         for queue in self._queues:
             queue.clear(0)
 

@@ -36,7 +36,6 @@ from stellar_overlay.wire.message import (
     encode_error,
     encode_get_scp_state,
     encode_hash_query,
-    encode_send_more_extended,
 )
 
 CHECK_PERIOD_SECONDS = 5
@@ -93,6 +92,31 @@ class Session:
         be good.
     """
 
+    __slots__ = (
+        "_frames",
+        "_gate",
+        "_handshake",
+        "_has_received_peers",
+        "_is_admitted",
+        "_is_known",
+        "_last_queued_at",
+        "_now",
+        "_opened",
+        "_ping",
+        "_progress_mark",
+        "_violation",
+        "auth",
+        "config",
+        "connected_at",
+        "deadline",
+        "flow_control",
+        "is_closed",
+        "last_read",
+        "last_write",
+        "outbox",
+        "ping_ms",
+    )
+
     def __init__(
         self,
         auth: AuthContext,
@@ -137,6 +161,8 @@ class Session:
 
     def receive(self, data: bytes, now: float) -> Received:
         """Take what the transport received; return what is to be dispatched now."""
+        if self.is_closed:
+            return Received([])
         self._frames.feed(data)
         if len(self._frames) - self._progress_mark >= PROGRESS_BYTES and self.is_authenticated:
             self._progress_mark = len(self._frames)
@@ -145,9 +171,9 @@ class Session:
 
     def resume(self, now: float) -> Received:
         """Go on with what was received, as far as capacity reaches."""
-        self._now = now
         if self.is_closed:
             return Received([])
+        self._now = now
         if not self._opened and self._violation is None:
             self._open()
         taken, over_credit = self.flow_control.begin(self._opened)
@@ -239,6 +265,8 @@ class Session:
 
         :raises PeerViolation: when the peer has been silent, stingy or slow for too long.
         """
+        if self.is_closed:
+            return
         self._now = now
         missed = max(0, int((now - self.deadline) // CHECK_PERIOD_SECONDS))
         self.deadline += CHECK_PERIOD_SECONDS * (1 + missed)
@@ -387,8 +415,7 @@ class Session:
 
     def _grant(self, grant: SendMoreCapacity) -> None:
         if grant.should_send:
-            body = encode_send_more_extended(grant.num_flood_messages, grant.num_flood_bytes)
-            self._send_control(Message(body))
+            self.outbox.add_grant(grant, self._now)
 
     def _send_control(self, message: Message) -> None:
         self.outbox.add_control(message.body, self._now)

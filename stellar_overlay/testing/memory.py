@@ -11,11 +11,12 @@ from itertools import count
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.error import ConnectionRefusedError as RefusedError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IHalfCloseableProtocol,
     IListeningPort,
     IProtocol,
     IProtocolFactory,
@@ -38,6 +39,9 @@ BUFFER_SIZE = 64 * 1024
 class MemoryTransport:
     """One end of a connection.
 
+    As with TCP, the end of the stream waits behind the data and is noticed by who reads; a reset
+    is noticed at once.
+
     :ivar is_corked: while true, what is written stays here, as when a peer's window is full.
     :ivar written: all bytes that were ever written, for tests.
     """
@@ -58,7 +62,8 @@ class MemoryTransport:
         self._is_reading = True
         self._is_closing = False
         self._is_half_closed = False
-        self._eof_delivered = False
+        self._has_sent_fin = False
+        self._has_fin = False
         self._delivery: IDelayedCall | None = None
 
     # ITransport and IConsumer.
@@ -92,8 +97,8 @@ class MemoryTransport:
 
     def abortConnection(self) -> None:
         self._buffer.clear()
-        self.other._finish(ConnectionLost())
-        self._finish(ConnectionLost())
+        self._is_reading = False
+        self._clock.callLater(0, self._reset)
 
     def getPeer(self) -> IPv4Address:
         return self._peer
@@ -120,6 +125,8 @@ class MemoryTransport:
         if not self.is_closed and not self._is_closing:
             self._is_reading = True
             self.other.schedule()
+            if self._has_fin:
+                self._clock.callLater(0, self._read_fin)
 
     def stopProducing(self) -> None:
         self.loseConnection()
@@ -147,16 +154,7 @@ class MemoryTransport:
 
     def _deliver(self) -> None:
         self._delivery = None
-        if self.is_closed or self.is_corked:
-            return
-        if self._buffer:
-            if not self.other._is_reading and not self.other._is_closing:
-                return
-            data = bytes(self._buffer[:BUFFER_SIZE])
-            del self._buffer[:BUFFER_SIZE]
-            if self.other._is_reading and not self.other.is_closed:
-                self.other.protocol.dataReceived(data)
-        if self.is_closed:
+        if self.is_closed or self.is_corked or not self._hand_over():
             return
         if self._buffer:
             self.schedule()
@@ -164,12 +162,45 @@ class MemoryTransport:
             self._is_producer_paused = False
             self._producer.resumeProducing()
         elif self._is_closing:
-            self.other._finish(ConnectionDone())
             self._finish(ConnectionDone())
-        elif self._is_half_closed and not self._eof_delivered:
-            self._eof_delivered = True
-            self.other._finish(ConnectionDone())
+        elif self._is_half_closed:
+            self._send_fin()
+
+    def _hand_over(self) -> bool:
+        """Let the other end read, if it does; tell whether this end can go on."""
+        other = self.other
+        if self._buffer and other.is_closed:
+            self._finish(ConnectionLost())
+        elif self._buffer:
+            if not (other._is_reading or other._is_closing):
+                return False
+            data = bytes(self._buffer[:BUFFER_SIZE])
+            del self._buffer[:BUFFER_SIZE]
+            if other._is_reading:
+                other.protocol.dataReceived(data)
+        return not self.is_closed
+
+    def _send_fin(self) -> None:
+        if not self._has_sent_fin:
+            self._has_sent_fin = True
+            self.other._has_fin = True
+            self.other._read_fin()
+
+    def _read_fin(self) -> None:
+        if self.is_closed or not (self._has_fin and self._is_reading):
+            return
+        self._has_fin = False
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is None:
             self._finish(ConnectionDone())
+        else:
+            half_closeable.readConnectionLost()
+
+    def _reset(self) -> None:
+        self._has_sent_fin = True
+        self._finish(ConnectionAborted())
+        self.other._has_sent_fin = True
+        self.other._finish(ConnectionLost())
 
     def _finish(self, reason: Exception) -> None:
         if self.is_closed:
@@ -182,6 +213,7 @@ class MemoryTransport:
         if producer is not None:
             producer.stopProducing()
         self.protocol.connectionLost(Failure(reason))
+        self._send_fin()
 
 
 class MemoryNetwork:
@@ -214,7 +246,8 @@ class MemoryNetwork:
     def connect(self, from_ip: str, address: PeerAddress, factory: IProtocolFactory) -> IProtocol:
         """Connect at once.
 
-        :raises twisted.internet.error.ConnectionRefusedError: when nobody listens, or the listener wants no more.
+        :raises twisted.internet.error.ConnectionRefusedError: when nobody listens, or who does
+            wants no more.
         """
         listener = self._ports.get((address.host, address.port))
         ours = IPv4Address("TCP", from_ip, next(self._ephemeral))

@@ -101,13 +101,14 @@ class ScriptedPeer(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._frames.feed(data)
         while (record := self._frames.next_record()) is not None:
-            self._hear(self.auth.unwrap_message(record))
+            self.hear(self.auth.unwrap_message(record))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_closed = True
         self.closed.callback(self)
 
-    def _hear(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
+        """Keep a message, and answer it if polite; may be overridden."""
         self.received.append(message)
         if message.type is MessageType.ERROR_MSG:
             self.error = decode_error(message.body)

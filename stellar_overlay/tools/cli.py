@@ -9,12 +9,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from importlib import import_module
-from typing import Any, NoReturn
+from io import TextIOWrapper
+from typing import NoReturn
 
-from stellar_overlay.error import ConfigError, OverlayError
+from stellar_overlay.error import ConfigError, ConnectionFailed, OverlayError
 
 HELP = """\
 The Stellar overlay at your fingertips. For example:
@@ -34,6 +35,7 @@ class ExitStatus(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     REFUSED = 4
+    INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,25 +45,44 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status."""
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show it gets as a number
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            status = _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        status = ExitStatus.INTERRUPTED
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"stellar-overlay: {error}", file=sys.stderr)
+        if sys.stdout is not None:  # or else Python tries again, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = ExitStatus.CHECK_FAILED
+    sys.exit(status)
+
+
+def _run(argv: Sequence[str] | None) -> ExitStatus:
+    """Run a command and return its status; what is wrong with it is said in one line."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
-        sys.exit(ExitStatus.DONE)
+        return ExitStatus.DONE
     try:
         command = import_module(f"stellar_overlay.tools.{arguments.command}")
-        status = command.run(arguments)
-        sys.stdout.flush()
-    except ConfigError as error:
-        parser.exit(ExitStatus.USAGE, f"{parser.prog} {arguments.command}: {error}\n")
+        status: ExitStatus = command.run(arguments)
     except OverlayError as error:
-        parser.exit(ExitStatus.CHECK_FAILED, f"{parser.prog} {arguments.command}: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "\n")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitStatus.CHECK_FAILED)
-    sys.exit(status)
+        print(shown(f"{parser.prog} {arguments.command}: {error}"), file=sys.stderr)
+        if isinstance(error, ConfigError):
+            return ExitStatus.USAGE
+        if isinstance(error, ConnectionFailed):
+            return ExitStatus.UNREACHABLE
+        return ExitStatus.CHECK_FAILED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,19 +95,29 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     demo = commands.add_parser("demo", help="run a network on this machine that checks itself")
-    demo.add_argument("--nodes", type=_at_least(2), default=12, metavar="N", help="[12]")
+    demo.add_argument("--nodes", type=_whole(2, 100), default=12, metavar="N", help="how many [12]")
     demo.add_argument(
-        "--seconds", type=_at_least(1), default=20, metavar="S", help="of traffic [20]"
+        "--seconds", type=_whole(1, 86_400), default=20, metavar="S", help="of traffic [20]"
     )
     demo.add_argument(
-        "--seed", type=_at_least(0), default=7, metavar="N", help="same keys, same dials [7]"
+        "--seed",
+        type=_whole(0, 2**64),
+        default=7,
+        metavar="N",
+        help="same keys, same dials with the same seed [7]",
     )
     demo.add_argument("--keep", action="store_true", help="stay up until Ctrl-C")
     _common(demo)
 
     probe = commands.add_parser("probe", help="dial a peer, shake hands, report")
-    probe.add_argument("address", metavar="HOST[:PORT]")
-    probe.add_argument("--timeout", type=_at_least(1), default=5, metavar="S", help="[5]")
+    probe.add_argument("address", metavar="HOST[:PORT]", help="port 11625 if none is given")
+    probe.add_argument(
+        "--timeout",
+        type=_whole(1, 3600),
+        default=5,
+        metavar="S",
+        help="seconds to wait for an answer, and again for the handshake [5]",
+    )
     _common(probe)
 
     keys = commands.add_parser("keys", help="make or show a node's identity")
@@ -99,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--network", default="testnet", metavar="NAME", help="testnet, pubnet or a passphrase"
+        "--network",
+        default="testnet",
+        metavar="NAME",
+        help="testnet, pubnet or a passphrase [testnet]",
     )
     parser.add_argument(
         "--overlay-version", metavar="MIN..MAX", help="announced and accepted [38..42]"
@@ -107,10 +141,13 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
 
 
-def _at_least(low: int) -> Any:
+def _whole(low: int, high: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < low:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {low}, not {text!r}")
+        is_number = text.isascii() and text.isdigit() and len(text) <= len(str(high))
+        if not (is_number and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {low} to {high}, not {text!r}"
+            )
         return int(text)
 
     return number
@@ -120,12 +157,13 @@ class _PrintVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from stellar_overlay.tap import version_text  # not light enough for --help
 
-        parser.exit(ExitStatus.DONE, version_text() + "\n")
+        print(version_text())
+        parser.exit(ExitStatus.DONE)
 
 
 def print_json(value: object) -> None:
     """Print one JSON object on one line."""
-    print(json.dumps(value))
+    print(json.dumps(value), flush=True)
 
 
 def shown(text: str) -> str:

@@ -16,18 +16,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 
 from stellar_overlay import __version__
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
-from stellar_overlay.error import DropReason, ErrorCode, OverlayError, PeerNotFound
+from stellar_overlay.error import (
+    ConnectionFailed,
+    DropReason,
+    ErrorCode,
+    OverlayError,
+    PeerNotFound,
+)
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.node.subscriptions import OverlayMessage
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
-from stellar_overlay.tools.cli import ExitStatus, print_json
+from stellar_overlay.tools.cli import ExitStatus, print_json, shown
 from stellar_overlay.tools.running import local_node, run_reactor
 from stellar_overlay.wire.message import Message, MessageType, encode_hash_query
 from stellar_overlay.wire.scp import externalize
@@ -52,16 +60,21 @@ class Check:
 class Network:
     """N nodes that dial each other as a seed says.
 
+    :param template: of whose network and versions they all are.
     :param say: prints a line for the user.
     """
 
     def __init__(
-        self, arguments: argparse.Namespace, reactor: Any, say: Callable[[str], None]
+        self,
+        arguments: argparse.Namespace,
+        template: LocalNode,
+        reactor: Any,
+        say: Callable[[str], None],
     ) -> None:
         self._reactor = reactor
         self._say = say
         self._random = random.Random(arguments.seed)  # noqa: S311 - the same dials each time
-        self._template = local_node(arguments)
+        self._template = template
         self._seconds: int = arguments.seconds
         self.nodes = [
             self._make_node(arguments.seed, i, arguments.nodes) for i in range(arguments.nodes)
@@ -101,7 +114,12 @@ class Network:
     async def connect(self) -> None:
         """Start all nodes; each but the first dials some of those before it."""
         for node in self.nodes:
-            await node.start()
+            try:
+                await node.start()
+            except CannotListenError as error:
+                raise ConnectionFailed(
+                    f"cannot listen on 127.0.0.1: {error.socketError}"
+                ) from error
         dials = []
         for number, node in enumerate(self.nodes[1:], start=1):
             for other in self._random.sample(self.nodes[:number], min(number, DIALS_PER_NODE)):
@@ -133,15 +151,20 @@ class Network:
         self._report(self._seconds)
 
     async def forge(self) -> ScriptedPeer:
-        """Let a peer shake hands with the first node, then send a message with a wrong MAC."""
+        """Let a peer shake hands with the first node, then send a message with a wrong MAC.
+
+        Whatever the node makes of it, the peer is returned when the link has ended or should have.
+        """
         template, port = self._template, self.nodes[0].peer_port
         assert port is not None
         forger = ScriptedPeer(fresh_node_like(template))
         endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", port)
         await endpoint.connect(ScriptedPeer.factory(lambda: forger))
-        await forger.authenticated.addTimeout(DEADLINE_SECONDS, self._reactor)
-        forger.send_forged(Message(encode_hash_query(MessageType.GET_TX_SET, bytes(32))))
-        return await forger.closed.addTimeout(DEADLINE_SECONDS, self._reactor)
+        with suppress(DeferredTimeoutError):
+            await forger.authenticated.addTimeout(DEADLINE_SECONDS, self._reactor)
+            forger.send_forged(Message(encode_hash_query(MessageType.GET_TX_SET, bytes(32))))
+            await forger.closed.addTimeout(DEADLINE_SECONDS, self._reactor)
+        return forger
 
     async def stop(self) -> None:
         """Stop all nodes."""
@@ -159,7 +182,7 @@ class Network:
         refused = forger.error == (ErrorCode.ERR_AUTH, DropReason.UNEXPECTED_MAC.text.encode())
         wanted = 2 * len(self.links)
         text = f"{ends} of {wanted} link ends authenticated; a forged MAC was " + (
-            "refused with ERR_AUTH" if refused else f"answered with {forger.error}"
+            "refused with ERR_AUTH" if refused else f"not refused with ERR_AUTH: {_fate(forger)}"
         )
         figures = {"nodes": len(self.nodes), "links": len(self.links), "ends": ends}
         return Check(ends == wanted and refused, text, {**figures, "forger_refused": refused})
@@ -167,15 +190,18 @@ class Network:
     def check_flow_control(self) -> Check:
         """Every message arrived, past the first grant, and nobody sent more than was granted."""
         sent, received = self.sent.total(), self.received.total()
-        least = min(self.received[a, b] for a, b in self.sent) if self.sent else 0
+        least = min((self.received[link] for link in self.sent), default=0)
         overruns = sum(node.metrics.drops[DropReason.AT_CAPACITY].get() for node in self.nodes)
         grant = self.nodes[0].config.peer_flood_reading_capacity
         text = (
             f"{received} of {sent} SCP messages arrived, at least {least} per link and direction"
             f" with first grants of {grant}; {overruns} overruns"
         )
+        is_ok = self.sent == self.received and least > grant and not overruns
+        if not is_ok:
+            text += f" (expected: all of them, more than {grant} each, 0 overruns)"
         figures = {"sent": sent, "received": received, "least": least, "overruns": overruns}
-        return Check(sent == received and least > grant and not overruns, text, dict(figures))
+        return Check(is_ok, text, dict(figures))
 
     @property
     def ports(self) -> str:
@@ -201,6 +227,18 @@ class Network:
         )
 
 
+def _fate(forger: ScriptedPeer) -> str:
+    """Return what became of a peer that should have been told ERR_AUTH."""
+    if not forger.auth.is_authenticated:
+        return "it could not even shake hands"
+    if forger.error is not None:
+        code, text = forger.error
+        return f"it was told {shown(text.decode(errors='replace'))!r}, code {code}"
+    if forger.is_closed:
+        return "the link was closed without a word"
+    return f"the link was still open after {DEADLINE_SECONDS} s"
+
+
 def fresh_node_like(template: LocalNode) -> LocalNode:
     """Return a fresh node of the same network and versions."""
     return LocalNode(
@@ -212,8 +250,8 @@ def fresh_node_like(template: LocalNode) -> LocalNode:
 
 def run(arguments: argparse.Namespace) -> ExitStatus:
     """Run the network, print what it does and what it proves."""
+    template = local_node(arguments)
     checks: dict[str, Check] = {}
-    seconds: list[float] = []
 
     def say(line: str) -> None:
         if not arguments.json:
@@ -221,27 +259,38 @@ def run(arguments: argparse.Namespace) -> ExitStatus:
 
     async def main(reactor: Any) -> None:
         start = reactor.seconds()
-        network = Network(arguments, reactor, say)
+        network = Network(arguments, template, reactor, say)
         say(
             f"stellar-overlay {__version__} demo: {arguments.nodes} nodes on 127.0.0.1, real TCP,"
             " real keys; the consensus is synthetic: signed SCP messages of nobody's votes"
         )
         await network.connect()
         await network.flood()
-        checks["auth"] = network.check_auth(await network.forge())
-        checks["flow-control"] = network.check_flow_control()
-        seconds.append(round(reactor.seconds() - start, 1))
+        found = {"auth": network.check_auth(await network.forge())}
+        found["flow-control"] = network.check_flow_control()
+        checks.update(found)
         for name, check in checks.items():
             say(f"{'PASS' if check.ok else 'FAIL'} {name} {check.text}")
+        if arguments.json:
+            print_json(_figures(checks, round(reactor.seconds() - start, 1)))
         if arguments.keep:
             say(f"the network stays up until Ctrl-C; its nodes listen on ports {network.ports}")
             await Deferred()
         await network.stop()
 
-    with suppress(KeyboardInterrupt):
+    try:
         run_reactor(main)
-    ok = bool(checks) and all(check.ok for check in checks.values())
-    if arguments.json and seconds:
-        found = {name: {"ok": check.ok, **check.figures} for name, check in checks.items()}
-        print_json({"ok": ok, "checks": found, "seconds": seconds[0]})
-    return ExitStatus.DONE if ok else ExitStatus.CHECK_FAILED
+    except KeyboardInterrupt:
+        if not checks:  # there is nothing yet to keep
+            raise
+    return ExitStatus.DONE if _all_ok(checks) else ExitStatus.CHECK_FAILED
+
+
+def _all_ok(checks: dict[str, Check]) -> bool:
+    return all(check.ok for check in checks.values())
+
+
+def _figures(checks: dict[str, Check], seconds: float) -> dict[str, object]:
+    """Return what ``--json`` prints."""
+    found = {name: {"ok": check.ok, **check.figures} for name, check in checks.items()}
+    return {"ok": _all_ok(checks), "checks": found, "seconds": seconds}

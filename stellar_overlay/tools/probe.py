@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError as RefusedError
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from stellar_overlay.address import PeerAddress
+from stellar_overlay.address import MAX_PORT, PeerAddress
 from stellar_overlay.error import (
     ConfigError,
     ConnectionFailed,
+    ConnectionTimeout,
+    DropReason,
     InvalidPeerAddress,
     PeerError,
     PeerViolation,
@@ -25,6 +29,7 @@ from stellar_overlay.node.dialer import Connect, open_link, tcp_endpoints
 from stellar_overlay.node.listener import ConnectionFactory
 from stellar_overlay.node.refusal import explain
 from stellar_overlay.session.flow_control import Item
+from stellar_overlay.session.handshake import OpenGate
 from stellar_overlay.session.session import Session
 from stellar_overlay.tools.cli import ExitStatus, print_json, shown
 from stellar_overlay.tools.running import local_node, run_reactor
@@ -33,6 +38,8 @@ from stellar_overlay.wire.message import Hello, MessageType, PeerEntry, decode_p
 
 PATIENCE_SECONDS = 1.5
 """How long an authenticated peer may take to share addresses, or to refuse us after all."""
+HANDSHAKE_SECONDS = 5
+"""How long it may take to get there."""
 
 
 @dataclass
@@ -52,16 +59,24 @@ class Report:
     refusal: dict[str, object] | None = None
 
 
-class Probe:
+class Probe(OpenGate):
     """One link that wants nothing but to know who is there.
 
     :param connect: returns the endpoint of the address.
     """
 
-    def __init__(self, node: LocalNode, connect: Connect, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        node: LocalNode,
+        connect: Connect,
+        clock: IReactorTime,
+        *,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
         self._node = node
         self._connect = connect
         self._clock = clock
+        self._handshake_seconds = handshake_seconds
         self._metrics = OverlayMetrics()
         self._flusher = FlushQueue(clock)
         self._peers: list[PeerEntry] = []
@@ -75,8 +90,12 @@ class Probe:
         """
         link = await open_link(self._connect, address, ConnectionFactory(self._link))
         report = Report(str(address))
+        too_late = self._clock.callLater(
+            self._handshake_seconds, lambda: link.drop(DropReason.IDLE.violation())
+        )
         try:
             await link.when_authenticated()
+            too_late.cancel()
             report.authenticated = True
             report.handshake_ms = round(
                 (self._clock.seconds() - link.session.connected_at) * 1000, 1
@@ -90,10 +109,16 @@ class Probe:
             link.drop(PeerViolation("the probe is done"))
         except PeerViolation as violation:
             report.refusal = _refusal(link, violation)
+        if too_late.active():
+            too_late.cancel()
         await self._gone
         if link.session.auth.remote is not None:
             _describe(report, link.session.auth.remote)
-        report.peers = [str(PeerAddress(peer.host, peer.port)) for peer in self._peers if peer.port]
+        report.peers = [
+            str(PeerAddress(peer.host, peer.port))
+            for peer in self._peers
+            if 0 < peer.port <= MAX_PORT
+        ]
         return report
 
     def _link(self, _: IAddress) -> Connection:
@@ -103,7 +128,7 @@ class Probe:
         if not self._enough.called:
             self._enough.callback(None)
 
-    # What the link and its session ask.
+    # What the link asks.
 
     def open_session(self, link: Connection) -> Session:
         return Session(AuthContext(self._node, True), self, now=self._clock.seconds())
@@ -125,24 +150,6 @@ class Probe:
     def link_gone(self, link: Connection) -> None:
         self._gone.callback(None)
 
-    def check_node(self, hello: Hello) -> None:
-        """Talk to anybody."""
-
-    def check_hello(self, hello: Hello) -> None:
-        """Talk to anybody."""
-
-    def settle_duplicate(self, hello: Hello) -> None:
-        """Have no other link."""
-
-    def admit(self, hello: Hello) -> None:
-        """Talk to anybody."""
-
-    def peers_to_send(self) -> Sequence[PeerEntry]:
-        return ()
-
-    def scp_state_from(self) -> int:
-        return 2**32 - 1  # nothing: we only knock
-
 
 def run(arguments: argparse.Namespace) -> ExitStatus:
     """Probe and print; the status says whether it was refused or never reached."""
@@ -154,7 +161,8 @@ def run(arguments: argparse.Namespace) -> ExitStatus:
     results: list[Report | ConnectionFailed] = []
 
     async def main(reactor: Any) -> None:
-        probe = Probe(node, tcp_endpoints(reactor, arguments.timeout), reactor)
+        connect = tcp_endpoints(reactor, arguments.timeout)
+        probe = Probe(node, connect, reactor, handshake_seconds=arguments.timeout)
         try:
             results.append(await probe.run(address))
         except ConnectionFailed as error:
@@ -190,11 +198,31 @@ def _refusal(link: Connection, violation: PeerViolation) -> dict[str, object]:
         code = violation.reason.partition(" ")[0]
     elif violation.code is not None:
         code = violation.code.name
-    return {"code": code, "text": violation.reason, "explanation": explain(link, violation)}
+    return {"code": code, "text": violation.reason, "explanation": _explain(link, violation)}
+
+
+def _explain(link: Connection, violation: PeerViolation) -> str:
+    """Say what a person who probes wants to know, where it is not what the node's log says."""
+    remote = link.session.auth.remote
+    if violation.kind in (DropReason.READ_ERROR, DropReason.CORRUPT_XDR) and remote is None:
+        return f"what answers there is no Stellar peer ({violation.detail or violation.reason})"
+    if violation.kind in (DropReason.LOST_AT_HEADER, DropReason.LOST_IN_BODY) and remote:
+        when = "right after" if link.is_authenticated else "during"
+        return f"the peer closed the connection without a word {when} the handshake"
+    return explain(link, violation)
 
 
 def _unreachable(error: ConnectionFailed) -> dict[str, object]:
-    return {"code": None, "text": str(error), "explanation": f"nobody answers there: {error}"}
+    cause = error.__cause__
+    if isinstance(error, ConnectionTimeout):
+        explanation = "nobody answers there in time: a wrong address, or a firewall"
+    elif isinstance(cause, RefusedError):
+        explanation = "nobody listens there: the connection was refused"
+    elif isinstance(cause, DNSLookupError):
+        explanation = "its name cannot be resolved: no such host, or no network"
+    else:
+        explanation = f"nobody can be reached there: {cause or error}"
+    return {"code": None, "text": str(error), "explanation": explanation}
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -202,8 +230,8 @@ def _lines(report: Report) -> Iterator[str]:
     if report.node_id is not None:
         yield f"node id           {report.node_id}"
         yield f"version           {shown(report.version_string or '')}"
-        yield f"overlay           {report.overlay_min_version}..{report.overlay_version}"
-        yield f"ledger            {report.ledger_version}"
+        yield f"overlay versions  {report.overlay_min_version}..{report.overlay_version}"
+        yield f"ledger version    {report.ledger_version}"
         yield f"listening port    {report.listening_port}"
     if report.authenticated:
         yield f"handshake         {report.handshake_ms} ms"

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from stellar_overlay.error import ConfigError
 from stellar_overlay.identity import OVERLAY_MIN_VERSION, OVERLAY_VERSION, LocalNode, Seed
 from stellar_overlay.tap import passphrase, version_range
 
@@ -22,7 +23,9 @@ def local_node(arguments: argparse.Namespace, seed: Seed | None = None) -> Local
     low, high = OVERLAY_MIN_VERSION, OVERLAY_VERSION
     if arguments.overlay_version is not None:
         low, high = version_range("--overlay-version", arguments.overlay_version)
-    network = passphrase(arguments.network) or ""
+    network = passphrase(arguments.network)
+    if not network:
+        raise ConfigError("--network: must be testnet, pubnet or a passphrase, not ''")
     return LocalNode(network, seed, overlay_min_version=low, overlay_version=high)
 
 
@@ -31,19 +34,21 @@ def run_reactor(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
 
     :raises KeyboardInterrupt: when the user ended it.
     """
-    errors: list[BaseException] = []
-    done: list[bool] = []
+    outcome: list[BaseException | None] = []
 
-    async def guarded(reactor: object) -> None:
+    def interrupt() -> None:
+        if not outcome:  # what follows is the end of all links, and no result
+            outcome.append(KeyboardInterrupt())
+
+    async def guarded(reactor: Any) -> None:
+        reactor.addSystemEventTrigger("before", "shutdown", interrupt)
         try:
             await main(reactor)
-            done.append(True)
+            outcome.append(None)
         except Exception as error:
-            errors.append(error)
+            outcome.append(error)
 
     with suppress(SystemExit):
         react(lambda reactor: Deferred.fromCoroutine(guarded(reactor)))
-    if errors:
-        raise errors[0]
-    if not done:
-        raise KeyboardInterrupt
+    if outcome[0] is not None:
+        raise outcome[0]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -15,7 +17,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from stellar_overlay.address import MAX_PORT
-from stellar_overlay.error import CryptoError, DropReason, InvalidKey, XdrError
+from stellar_overlay.error import CryptoError, DropReason, InvalidKey, PeerViolation, XdrError
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.wire import message as layout
 from stellar_overlay.wire.channel import (
@@ -110,6 +112,9 @@ class AuthState(Enum):
     CONNECTED = "connected"
     GOT_HELLO = "got-hello"
     GOT_AUTH = "got-auth"
+    REFUSED = "refused"
+    """What it said was in turn, but :meth:`AuthContext.process_hello` or
+    :meth:`AuthContext.process_auth` refused it: it cannot be authenticated any more."""
 
 
 class AuthContext:
@@ -122,6 +127,18 @@ class AuthContext:
     :param we_called_remote: whether we are the side that dialled.
     :param identity: the process's session key; one is made when none is given.
     """
+
+    __slots__ = (
+        "_identity",
+        "_nonce",
+        "local_node",
+        "opening",
+        "peer_id",
+        "remote",
+        "sealing",
+        "state",
+        "we_called_remote",
+    )
 
     def __init__(
         self,
@@ -169,7 +186,8 @@ class AuthContext:
         hello = self.read_hello(message)
         self.check_certificate(hello)
         self.accept_hello(hello)
-        self.check_hello(hello)
+        with self._refusing():
+            self.check_hello(hello)
         return hello
 
     def create_auth(self) -> Message:
@@ -182,7 +200,8 @@ class AuthContext:
         :raises PeerViolation: when it comes out of order, or lacks the flow control flag.
         """
         self.accept_auth()
-        self.check_auth_flags(message)
+        with self._refusing():
+            self.check_auth_flags(message)
 
     def wrap_message(self, message: Message) -> bytes:
         """Return the envelope of ``message``, without record mark: numbered and MACed.
@@ -190,6 +209,7 @@ class AuthContext:
         HELLO and ERROR_MSG always have number 0 and a zero MAC and use up no number.
 
         :raises CryptoError: for any other message before the peer's HELLO.
+        :raises ValueError: when it is longer than any peer takes.
         """
         if message.type in (MessageType.HELLO, MessageType.ERROR_MSG):
             return wrap_unauthenticated(message.body)
@@ -206,6 +226,15 @@ class AuthContext:
             unwrap_unauthenticated(record) if self.opening is None else self.opening.open(record)
         )
         return Message(opened[1])
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Let no caller who overlooks a violation take the peer for authenticated."""
+        try:
+            yield
+        except PeerViolation:
+            self.state = AuthState.REFUSED
+            raise
 
     # The steps of process_hello and process_auth, for who has more to check between them.
 

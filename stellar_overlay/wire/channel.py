@@ -153,9 +153,9 @@ class OpeningKey:
         """Open a run of good records; stop before the first that is bad, odd or incomplete.
 
         This is the loop that every received message goes through, so it looks at nothing that
-        the MAC or the structural check finds out as well: a peer that seals an unknown type or
-        an odd length gets it through here. What stopped it is looked at again by :meth:`open`,
-        which knows what to say; so is an ERROR_MSG (type 0), which is neither verified nor counted.
+        the MAC or the structural check finds out as well: a peer that seals an unknown type gets
+        it through here. What stopped it is looked at again by :meth:`open`, which knows what to
+        say; so is an ERROR_MSG (type 0), which is neither verified nor counted.
         """
         data, at = frames.data, frames.at
         end, last = len(data), len(data) - 52  # a mark and the smallest record
@@ -170,13 +170,7 @@ class OpeningKey:
                 break
             mark, version, number, kind = peek(data, at)
             stop = at + 4 + (mark & mask)
-            if (
-                not at + 52 <= stop <= end
-                or number != sequence
-                or version
-                or mark & 3
-                or not kind
-            ):
+            if not at + 52 <= stop <= end or number != sequence or version or mark & 3 or not kind:
                 break
             mac_at = stop - 32
             mac = copy()

@@ -28,8 +28,8 @@ def frame(body: bytes) -> bytes:
 class FrameBuffer:
     """What was received and not yet cut: ``data`` from ``at`` on.
 
-    Memory grows with what arrived, never with what a mark claims, and no byte is copied more
-    than twice however finely the stream is chopped.
+    Memory grows with what arrived, never with what a mark claims. However finely the stream is
+    chopped, each byte is copied only a few times, as long as records are taken out as they come.
 
     :ivar limit: the largest legal length; raised when the peer is authenticated.
     """
@@ -65,14 +65,9 @@ class FrameBuffer:
         self.at = 0
 
     def set_aside(self) -> None:
-        """Keep what is left of ``data`` as the beginning of a record that is not complete yet.
-
-        :raises PeerViolation: when its mark is there and announces an illegal length.
-        """
+        """Keep what is left of ``data`` as the beginning of a record that is not complete yet."""
         if self.at < len(self.data):
             self._tail = bytearray(memoryview(self.data)[self.at :])
-            if len(self._tail) >= _MARK_SIZE:
-                self.check_length(int.from_bytes(self._tail[:_MARK_SIZE], "big") & LENGTH_MASK)
         self.data = b""
         self.at = 0
 
@@ -86,8 +81,14 @@ class FrameBuffer:
             length = int.from_bytes(self.data[self.at : start], "big") & LENGTH_MASK
             self.check_length(length)
             if start + length <= len(self.data):
-                self.at = start + length
-                return self.data[start : self.at]
+                end = start + length
+                record = self.data[start:end]
+                if end < len(self.data):
+                    self.at = end
+                else:  # a long record need not be kept twice
+                    self.data = b""
+                    self.at = 0
+                return record
         self.set_aside()
         return None
 

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -146,7 +146,7 @@ def message_type(body: bytes) -> MessageType:
     return kind
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AuthCert:
     """A node's session key, signed by the node: 32-byte key, Unix seconds, 64-byte signature.
 
@@ -158,9 +158,12 @@ class AuthCert:
     signature: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hello:
-    """HELLO (connection.md 2.2). ``version_string`` is raw: it comes from the network."""
+    """HELLO (connection.md 2.2). ``version_string`` is raw: it comes from the network.
+
+    The nonce is half of what the MAC keys are made from, so ``repr`` leaves it out.
+    """
 
     ledger_version: int
     overlay_version: int
@@ -170,7 +173,7 @@ class Hello:
     listening_port: int
     node_key: bytes
     cert: AuthCert
-    nonce: bytes
+    nonce: bytes = field(repr=False)
 
     def encode(self) -> bytes:
         """Return the body."""

@@ -58,10 +58,14 @@ class ScpStatement:
         return self.body[_NODE_AT:_KIND_AT], self.kind is StatementType.NOMINATE
 
     def is_newer_than(self, other: ScpStatement) -> bool:
-        """Tell whether this statement supersedes ``other``, which has the same topic.
+        """Tell whether this statement supersedes ``other``; never when their topics differ.
 
-        The order is SCP's own (core BallotProtocol.cpp:56, NominationProtocol.cpp:88).
+        The order is SCP's own (core SCP.cpp:428, BallotProtocol.cpp:56,
+        NominationProtocol.cpp:88). Nominated values are compared as sets: core orders only
+        statements whose values are sorted and distinct, and one that repeats a value is not newer.
         """
+        if self.topic != other.topic:
+            return False
         if self.kind is not StatementType.NOMINATE:
             return bool(other._ballot_rank < self._ballot_rank)
         votes, accepted = self._nominated
