@@ -121,8 +121,10 @@ class OverlayConfig(ConfigTable):
 
         :raises ConfigError: naming attribute, key, value and rule.
         """
+        config = self._normalised()
+        config._check_order()
         frozen = object.__new__(_CheckedConfig)
-        vars(frozen).update(vars(self._normalised()))
+        vars(frozen).update(vars(config))
         return frozen
 
     @property
@@ -161,7 +163,6 @@ class OverlayConfig(ConfigTable):
         config.warnings = self.warnings
         config.sources = dict(self.sources)
         config._resolve_nodes()
-        config._check_order()
         return config
 
     def _resolve_nodes(self) -> None:

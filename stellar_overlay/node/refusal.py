@@ -95,10 +95,8 @@ def _explain_peer_error(link: Connection, error: PeerError) -> str:
 
 def _explain_versions(link: Connection) -> str:
     node, hello = link.session.auth.local_node, link.session.auth.remote
-    wants = (
-        f"{hello.overlay_min_version}..{hello.overlay_version}" if hello is not None else "others"
-    )
-    return (
-        f"the peer wants overlay versions {wants}, you offered "
-        f"{node.overlay_min_version}..{node.overlay_version}"
-    )
+    offered = f"you offered {node.overlay_min_version}..{node.overlay_version}"
+    if hello is None:
+        return f"the peer speaks none of our overlay versions; {offered}"
+    wants = f"{hello.overlay_min_version}..{hello.overlay_version}"
+    return f"the peer wants overlay versions {wants}, {offered}"

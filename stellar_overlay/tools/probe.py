@@ -230,8 +230,8 @@ def _lines(report: Report) -> Iterator[str]:
     if report.node_id is not None:
         yield f"node id           {report.node_id}"
         yield f"version           {shown(report.version_string or '')}"
-        yield f"overlay versions  {report.overlay_min_version}..{report.overlay_version}"
-        yield f"ledger version    {report.ledger_version}"
+        yield f"overlay           {report.overlay_min_version}..{report.overlay_version}"
+        yield f"ledger            {report.ledger_version}"
         yield f"listening port    {report.listening_port}"
     if report.authenticated:
         yield f"handshake         {report.handshake_ms} ms"
