@@ -21,10 +21,8 @@ _HEADER = ("Key", "Attribute", "Default", "Must be", "Meaning")
 
 def table() -> str:
     """Return one row for each setting, as reStructuredText."""
-    lines = [".. list-table::", "   :header-rows: 1", ""]
-    for cells in (_HEADER, *map(_cells, settings())):
-        lines.append("   * - " + "\n     - ".join(cells))
-    return "\n".join(lines) + "\n"
+    rows = ["   * - " + "\n     - ".join(cells) for cells in (_HEADER, *map(_cells, settings()))]
+    return "\n".join([".. list-table::", "   :header-rows: 1", "", *rows]) + "\n"
 
 
 def updated(text: str) -> str:

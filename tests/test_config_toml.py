@@ -87,7 +87,7 @@ class FileTests(SynchronousTestCase):
     def refuse(self, text: str, *words: str) -> str:
         """Assert that one line tells what is wrong with a file, and in which; return it."""
         path = self.write(text)
-        error = str(self.assertRaises(ConfigError, OverlayConfig.from_toml, path))
+        error = str(self.assertRaises(ConfigError, lambda: OverlayConfig.from_toml(path).checked()))
         self.assertIn(str(path), error)
         for word in words:
             self.assertIn(word, error)
