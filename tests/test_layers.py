@@ -35,8 +35,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "node": BELOW_NODE,
     "admin": ("", *BELOW_NODE, "node"),
     "testing": (*BELOW_NODE, "node", "admin"),
-    "tap": ("", *BELOW_NODE, "node", "admin"),
-    "tools": ("", *BELOW_NODE, "node", "admin", "testing", "tap"),
+    "option_values": ("", *LEAVES),
+    "tap": ("", "option_values", *BELOW_NODE, "node", "admin"),
+    "tools": ("", "option_values", *BELOW_NODE, "node", "admin", "testing", "tap"),
     "__main__": ("tools",),
 }
 """What each room may import, besides itself. ``config_*.py`` are one room with ``config``."""
@@ -45,7 +46,7 @@ PURE = ("wire", "session", "gossip", "herder")
 NOT_PURE = ("twisted", "time", "random", "socket", "os", "sqlite3")
 """Time, randomness and the world come in as arguments."""
 
-MAY_USE_TWISTED = ("node", "store", "admin", "testing", "tap", "tools")
+MAY_USE_TWISTED = ("node", "store", "admin", "testing", "option_values", "tap", "tools")
 MAY_USE_CRYPTOGRAPHY = ("wire", "identity", "tools")
 CRYPTOGRAPHY = ("stellar_sdk", "nacl", "cryptography")
 MAY_USE_THE_REACTOR = ("node", "tap", "tools")

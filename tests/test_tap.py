@@ -21,7 +21,8 @@ from zope.interface import implementer
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.identity import TESTNET_PASSPHRASE, LocalNode
 from stellar_overlay.node.manager import OverlayManager
-from stellar_overlay.tap import NodeService, StartFailed, makeService, write_atomically
+from stellar_overlay.option_values import write_atomically
+from stellar_overlay.tap import NodeService, StartFailed, makeService
 from stellar_overlay.testing.memory import MemoryNetwork
 from tests.processes import ROOT
 from tests.test_tap_options import OptionsTests

@@ -15,7 +15,8 @@ from stellar_overlay import __version__
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.identity import PUBNET_PASSPHRASE, TESTNET_PASSPHRASE
-from stellar_overlay.tap import Options, version_text
+from stellar_overlay.option_values import version_text
+from stellar_overlay.tap import Options
 
 BAD = {
     "--network": ("",),

@@ -29,6 +29,7 @@ from zope.interface import implementer
 from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.session.flow_control import Item
 from stellar_overlay.session.session import Received, Session
 from stellar_overlay.wire.message import Message
@@ -74,42 +75,6 @@ class LinkTransport(Protocol):
     def unregisterProducer(self) -> None: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
-
-
-class FlushQueue:
-    """The links that have something to send, flushed together once per turn of the reactor."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._dirty: dict[Connection, None] = {}
-        self._turns = 0
-        self._call: IDelayedCall | None = None
-
-    def add(self, link: Connection) -> None:
-        """Flush ``link`` when the present turn ends, or soon if there is none."""
-        self._dirty[link] = None
-        if not self._turns and self._call is None:
-            self._call = self._clock.callLater(0, self._flush_later)
-
-    def begin_turn(self) -> None:
-        """Note that :meth:`end_turn` will follow; turns may nest."""
-        self._turns += 1
-
-    def end_turn(self) -> None:
-        """Flush what the turn made dirty."""
-        self._turns -= 1
-        if not self._turns and self._dirty:
-            self._flush()
-
-    def _flush_later(self) -> None:
-        self._call = None
-        self._flush()
-
-    def _flush(self) -> None:
-        while self._dirty:
-            dirty, self._dirty = self._dirty, {}
-            for link in dirty:
-                link.flush()
 
 
 @implementer(IPushProducer)
@@ -395,7 +360,7 @@ class Connection(protocol.Protocol):
     @property
     def last_read(self) -> float:
         """When the peer was last heard, in seconds of the injected clock."""
-        return self.session.last_read
+        return self.session.clocks.last_read
 
     @property
     def label(self) -> str:

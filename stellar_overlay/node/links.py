@@ -15,12 +15,14 @@ from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
-from stellar_overlay.node.connection import Connection, FlushQueue, resolved_address
+from stellar_overlay.node.connection import Connection, resolved_address
 from stellar_overlay.node.events import PeerEvent, PeerEvents
+from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.node.peer import Peer
 from stellar_overlay.node.subscriptions import Subscriptions
 from stellar_overlay.session.flow_control import Item
-from stellar_overlay.session.session import Session, SessionConfig
+from stellar_overlay.session.session import Session
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext, SessionIdentity
 from stellar_overlay.wire.message import Hello, PeerEntry
 
@@ -109,6 +111,7 @@ class Links:
             _LinkGate(link, self._admission, self._herder, self._clock),
             self._session_config,
             now=self._clock.seconds(),
+            metrics=self._metrics,
         )
         self._open[link] = None
         self._admission.open(link)

@@ -48,7 +48,7 @@ from stellar_overlay.node.peer import Peer, PeerInfo
 from stellar_overlay.node.subscriptions import Callback, Observer, Subscription
 from stellar_overlay.session.flow_control import FlowControlConfig
 from stellar_overlay.session.outbox import OutboxConfig
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.message import Message, MessageType
 

@@ -58,13 +58,13 @@ class Peer:
             overlay_min_version=hello.overlay_min_version,
             ledger_version=hello.ledger_version,
             connected_at=wall_now,
-            handshake_ms=(now - connection.session.connected_at) * 1000,
+            handshake_ms=(now - connection.session.clocks.connected_at) * 1000,
         )
 
     @property
     def ping_ms(self) -> int | None:
         """The latest round trip in milliseconds; None before the first."""
-        return self.connection.session.ping_ms
+        return self.connection.session.clocks.ping_ms
 
     @property
     def flow_control(self) -> FlowControlStats:

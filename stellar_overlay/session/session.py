@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stellar_overlay.error import DropReason, PeerError, PeerViolation, XdrError
 from stellar_overlay.interfaces import Gate
-from stellar_overlay.session.flow_control import (
-    DEFAULT_MAX_TX_SIZE_BYTES,
-    FlowControl,
-    FlowControlConfig,
-    Item,
-    SendMoreCapacity,
-)
+from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.session.clocks import Clocks
+from stellar_overlay.session.flow_control import FlowControl, Item, SendMoreCapacity
 from stellar_overlay.session.handshake import Handshake, check_legal
-from stellar_overlay.session.outbox import Outbox, OutboxConfig
+from stellar_overlay.session.outbox import Outbox
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.auth import AuthContext
 from stellar_overlay.wire.channel import unwrap_unauthenticated, wrap_unauthenticated
@@ -38,10 +35,6 @@ from stellar_overlay.wire.message import (
     encode_hash_query,
 )
 
-CHECK_PERIOD_SECONDS = 5
-"""How often the clocks of a link are looked at (core Peer.cpp:376)."""
-PING_TIMEOUT_SECONDS = 60
-"""After how long an unanswered ping is given up. Core never does."""
 PROGRESS_BYTES = 64 * 1024
 """Bytes of an incomplete record that count as having read something."""
 
@@ -60,20 +53,6 @@ _RELAYED = frozenset({int(MessageType.SCP_MESSAGE), int(MessageType.TRANSACTION)
 """What is received many times over, from many peers."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SessionConfig:
-    """The settings of one connection; times in seconds (connection.md 10)."""
-
-    auth_timeout_secs: float = 2
-    peer_timeout_secs: float = 30
-    peer_straggler_timeout_secs: float = 120
-    max_batch_write_count: int = 1024
-    max_batch_write_bytes: int = 1024 * 1024
-    max_tx_size: int = DEFAULT_MAX_TX_SIZE_BYTES
-    flow_control: FlowControlConfig = field(default_factory=FlowControlConfig)
-    outbox: OutboxConfig = field(default_factory=OutboxConfig)
-
-
 @dataclass(slots=True)
 class Received:
     """What came out of some bytes: messages to dispatch and then, perhaps, the end of the link."""
@@ -90,6 +69,7 @@ class Session:
     :param now: when the TCP connection was made.
     :param is_known: tells whether a body was accepted before, so that its structure is known to
         be good.
+    :param metrics: for latencies and throttle times.
     """
 
     __slots__ = (
@@ -99,22 +79,17 @@ class Session:
         "_has_received_peers",
         "_is_admitted",
         "_is_known",
-        "_last_queued_at",
+        "_metrics",
         "_now",
         "_opened",
-        "_ping",
         "_progress_mark",
         "_violation",
         "auth",
+        "clocks",
         "config",
-        "connected_at",
-        "deadline",
         "flow_control",
         "is_closed",
-        "last_read",
-        "last_write",
         "outbox",
-        "ping_ms",
     )
 
     def __init__(
@@ -125,6 +100,7 @@ class Session:
         *,
         now: float,
         is_known: Callable[[bytes], bool] = lambda body: False,
+        metrics: OverlayMetrics | None = None,
     ) -> None:
         self.config = config or SessionConfig()
         self.auth = auth
@@ -132,12 +108,9 @@ class Session:
             self.config.flow_control, max_tx_size=self.config.max_tx_size, now=now
         )
         self.outbox = Outbox(self.flow_control, self.config.outbox)
+        self._metrics = metrics or OverlayMetrics()
+        self.clocks = Clocks(self.config, self._metrics, now)
         self.is_closed = False
-        self.connected_at = now
-        self.last_read = now
-        self.last_write = now
-        self.deadline = now + CHECK_PERIOD_SECONDS
-        self.ping_ms: int | None = None
         self._gate = gate
         self._is_known = is_known
         self._now = now
@@ -147,8 +120,6 @@ class Session:
         self._progress_mark = 0
         self._is_admitted = False
         self._has_received_peers = False
-        self._last_queued_at = now
-        self._ping: tuple[bytes, float] | None = None
         self._handshake = Handshake(auth, gate, self._send_control)
         self._handshake.start()
 
@@ -166,7 +137,7 @@ class Session:
         self._frames.feed(data)
         if len(self._frames) - self._progress_mark >= PROGRESS_BYTES and self.is_authenticated:
             self._progress_mark = len(self._frames)
-            self.last_read = now
+            self.clocks.last_read = now
         return self.resume(now)
 
     def resume(self, now: float) -> Received:
@@ -221,12 +192,12 @@ class Session:
         )
         if not bodies:
             return b""
-        self._last_queued_at = queued_at
+        self.clocks.last_queued_at = queued_at
         return self._seal(bodies)
 
     def note_written(self, now: float) -> None:
         """Note that the transport took everything it was given."""
-        self.last_write = now
+        self.clocks.last_write = now
 
     def close(self, violation: PeerViolation, now: float, *, may_flush: bool = True) -> bytes:
         """End the link; return its last bytes: what may still leave, then ERROR_MSG if due.
@@ -260,6 +231,11 @@ class Session:
 
     # Time.
 
+    @property
+    def deadline(self) -> float:
+        """When :meth:`on_deadline` is due, in seconds of the injected clock."""
+        return self.clocks.deadline
+
     def on_deadline(self, now: float) -> None:
         """Look at the clocks, ping, and set the next :attr:`deadline`.
 
@@ -268,24 +244,18 @@ class Session:
         if self.is_closed:
             return
         self._now = now
-        missed = max(0, int((now - self.deadline) // CHECK_PERIOD_SECONDS))
-        self.deadline += CHECK_PERIOD_SECONDS * (1 + missed)
-        if self._is_idle(now):
-            raise DropReason.IDLE.violation()
+        clocks = self.clocks
+        clocks.rearm(now)
+        clocks.check_idle(now, is_authenticated=self.is_authenticated)
         if not self.may_read:
             self._excuse(now)
         if self.flow_control.no_outbound_capacity_timeout(now):
             raise DropReason.NO_FLOOD_REQUESTS.violation()
-        if now - self._last_queued_at >= self.config.peer_straggler_timeout_secs:
-            raise DropReason.STRAGGLING.violation()
-        if self.is_authenticated:
-            self._maybe_ping(now)
-
-    def _is_idle(self, now: float) -> bool:
-        if not self.is_authenticated:  # absolute: no trickle of bytes puts it off
-            return now - self.connected_at >= self.config.auth_timeout_secs
-        limit = self.config.peer_timeout_secs
-        return now - self.last_read >= limit and now - self.last_write >= limit
+        clocks.check_straggling(now)
+        if self.is_authenticated and clocks.may_ping(now):
+            item_hash = self.auth.local_node.token_bytes(8) + bytes(24)
+            clocks.note_ping(item_hash, now)
+            self._send_control(Message(encode_hash_query(MessageType.GET_SCP_QUORUMSET, item_hash)))
 
     def _excuse(self, now: float) -> None:
         """Hold nothing against a peer that we do not read: its grants and answers may be waiting.
@@ -294,20 +264,7 @@ class Session:
         """
         if self.flow_control.no_capacity_since is not None:
             self.flow_control.no_capacity_since = now
-        self._ping = None
-
-    def _maybe_ping(self, now: float) -> None:
-        if self._ping is None or now - self._ping[1] >= PING_TIMEOUT_SECONDS:
-            item_hash = self.auth.local_node.token_bytes(8) + bytes(24)
-            self._ping = item_hash, now
-            self._send_control(Message(encode_hash_query(MessageType.GET_SCP_QUORUMSET, item_hash)))
-
-    def _note_pong(self, item_hash: bytes) -> bool:
-        if self._ping is None or self._ping[0] != item_hash:
-            return False
-        self.ping_ms = round((self._now - self._ping[1]) * 1000)
-        self._ping = None
-        return True
+        self.clocks.forget_ping()
 
     # From records to items.
 
@@ -323,7 +280,7 @@ class Session:
         except PeerViolation as violation:
             self._violation = violation
         if self._opened or len(self._frames) < before:
-            self.last_read = self._now
+            self.clocks.last_read = self._now
             self._progress_mark = len(self._frames)
 
     def _shake_hands(self) -> None:
@@ -383,17 +340,20 @@ class Session:
         xdr_check.check(body)
         match message_type:
             case MessageType.SEND_MORE_EXTENDED:
-                self.flow_control.maybe_release_capacity(
-                    *decode_send_more_extended(body), self._now
-                )
+                self._take_grant(*decode_send_more_extended(body))
                 return False
             case MessageType.ERROR_MSG:
                 raise PeerError(*decode_error(body))
             case MessageType.DONT_HAVE:
-                return not self._note_pong(decode_dont_have(body)[1])
-            case MessageType.SCP_QUORUMSET if self._ping is not None:
-                self._note_pong(hashlib.sha256(body[4:]).digest())
+                return not self.clocks.note_pong(decode_dont_have(body)[1], self._now)
+            case MessageType.SCP_QUORUMSET if self.clocks.awaits_pong:
+                self.clocks.note_pong(hashlib.sha256(body[4:]).digest(), self._now)
         return True
+
+    def _take_grant(self, messages: int, size: int) -> None:
+        stalled = self.flow_control.maybe_release_capacity(messages, size, self._now)
+        if stalled:
+            self._metrics.connection_flood_throttle.record(stalled)
 
     def _check_peers_allowed(self) -> None:
         if not self.auth.we_called_remote:

@@ -155,7 +155,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 class _PrintVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from stellar_overlay.tap import version_text  # not light enough for --help
+        from stellar_overlay.option_values import version_text  # not light enough for --help
 
         print(version_text())
         parser.exit(ExitStatus.DONE)

@@ -24,8 +24,9 @@ from stellar_overlay.error import (
 )
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.metrics import OverlayMetrics
-from stellar_overlay.node.connection import Connection, FlushQueue
+from stellar_overlay.node.connection import Connection
 from stellar_overlay.node.dialer import Connect, open_link, tcp_endpoints
+from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.node.listener import ConnectionFactory
 from stellar_overlay.node.refusal import explain
 from stellar_overlay.session.flow_control import Item
@@ -98,7 +99,7 @@ class Probe(OpenGate):
             too_late.cancel()
             report.authenticated = True
             report.handshake_ms = round(
-                (self._clock.seconds() - link.session.connected_at) * 1000, 1
+                (self._clock.seconds() - link.session.clocks.connected_at) * 1000, 1
             )
             timer = self._clock.callLater(PATIENCE_SECONDS, self._note_enough)
             await self._enough

@@ -12,7 +12,7 @@ from twisted.internet.task import react
 
 from stellar_overlay.error import ConfigError
 from stellar_overlay.identity import OVERLAY_MIN_VERSION, OVERLAY_VERSION, LocalNode, Seed
-from stellar_overlay.tap import passphrase, version_range
+from stellar_overlay.option_values import passphrase, version_range
 
 
 def local_node(arguments: argparse.Namespace, seed: Seed | None = None) -> LocalNode:

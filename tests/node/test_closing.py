@@ -7,7 +7,7 @@ from collections.abc import Callable
 from stellar_overlay.error import DropReason
 from stellar_overlay.node.connection import CLOSING_DELAY_SECONDS
 from stellar_overlay.session.flow_control import FlowControlConfig
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.message import MessageType
 from tests.builders import advert, get_tx_set

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stellar_overlay.node.connection import Connection
 from stellar_overlay.session.flow_control import FlowControlConfig, Item
 from stellar_overlay.session.outbox import OutboxConfig
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.memory import BUFFER_SIZE
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.message import Message, MessageType, encode_send_more_extended
@@ -115,15 +115,15 @@ class WritingTests(LinkTestCase):
         """While bytes wait in a full transport, the clock of the last write stands still."""
         owner, _ = self.open()
         _, ours = self.world.transports()
-        before = owner.link.session.last_write
+        before = owner.link.session.clocks.last_write
         ours.cork()
         for number in range(2000):
             owner.link.send(get_tx_set(number))
         self.world.advance(3)
-        self.assertEqual(owner.link.session.last_write, before)
+        self.assertEqual(owner.link.session.clocks.last_write, before)
         ours.uncork()
         self.world.settle()
-        self.assertEqual(owner.link.session.last_write, self.world.clock.seconds())
+        self.assertEqual(owner.link.session.clocks.last_write, self.world.clock.seconds())
 
     def test_messages_are_counted_alike_at_both_ends(self) -> None:
         """Each message that leaves is counted once, whoever made it (core TCPPeerTests.cpp:90)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stellar_overlay.error import DropReason
 from stellar_overlay.node.connection import Connection
 from stellar_overlay.session.flow_control import FlowControlConfig
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.channel import SealingKey, wrap_unauthenticated
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, frame

@@ -16,11 +16,13 @@ from stellar_overlay.error import PeerViolation
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
-from stellar_overlay.node.connection import Connection, FlushQueue
+from stellar_overlay.node.connection import Connection
+from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.node.listener import ConnectionFactory
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.session.flow_control import Item
-from stellar_overlay.session.session import Session, SessionConfig
+from stellar_overlay.session.session import Session
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.memory import MemoryNetwork, MemoryTransport
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.auth import AuthContext

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stellar_overlay.error import DropReason, PeerViolation
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthState
 from stellar_overlay.wire.message import Message, MessageType, encode_send_more_extended
 from tests.builders import get_tx_set

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.session.flow_control import MAX_CAPACITY
 from stellar_overlay.session.outbox import OutboxConfig
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthState
 from stellar_overlay.wire.message import (
     MessageType,
@@ -191,7 +191,7 @@ class ClockTests(ByHandTestCase):
         mouth.say(mouth.sealed(encode_send_more_extended(200, 300_000)))
         self._live(mouth, 300)
         self.assertIsNone(mouth.side.reason)
-        self.assertIsNone(mouth.side.session.ping_ms)
+        self.assertIsNone(mouth.side.session.clocks.ping_ms)
 
     def test_answers_another_ping(self) -> None:
         """A DONT_HAVE for a hash that was no ping is dispatched, and measures nothing (53)."""
@@ -199,7 +199,7 @@ class ClockTests(ByHandTestCase):
         mouth.pair.advance(5)
         mouth.say(mouth.sealed(encode_dont_have(10, b"\x01" * 32)))
         self.assertEqual(len(mouth.side.of_type(MessageType.DONT_HAVE)), 1)
-        self.assertIsNone(mouth.side.session.ping_ms)
+        self.assertIsNone(mouth.side.session.clocks.ping_ms)
 
     def test_reads_nothing(self) -> None:
         """When our writes stall for 120 s the link ends in silence (54)."""

@@ -110,7 +110,7 @@ class IdleTests(SynchronousTestCase):
         for second in range(34):
             self.assertIsNone(link.run(second))
             link.feed(record[second : second + 1])
-        self.assertEqual(link.session.last_read, 0.0)
+        self.assertEqual(link.session.clocks.last_read, 0.0)
         self.assertEqual(link.run(99), (35.0, DropReason.IDLE))
 
     def test_large_record_that_progresses(self) -> None:
@@ -122,7 +122,7 @@ class IdleTests(SynchronousTestCase):
         for link.now, size in enumerate(sizes, 1):
             link.feed(record[start : start + size])
             start += size
-            read_at.append(link.session.last_read)
+            read_at.append(link.session.clocks.last_read)
         self.assertEqual(PROGRESS_BYTES, 65_536)
         self.assertEqual(read_at, [1, 1, 3, 3, 5])
         self.assertEqual(len(link.side.messages), 1)
@@ -147,10 +147,10 @@ class IdleTests(SynchronousTestCase):
         link.feed(query + record[:60_000])
         link.now = 2.0
         link.feed(record[60_000:70_000])
-        self.assertEqual(link.session.last_read, 1.0)
+        self.assertEqual(link.session.clocks.last_read, 1.0)
         link.now = 3.0
         link.feed(record[70_000 : 60_000 + PROGRESS_BYTES])
-        self.assertEqual(link.session.last_read, 3.0)
+        self.assertEqual(link.session.clocks.last_read, 3.0)
 
 
 class NoFloodRequestsTests(SynchronousTestCase):

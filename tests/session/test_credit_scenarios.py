@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stellar_overlay.error import DropReason
 from stellar_overlay.session.flow_control import FlowControlConfig
 from stellar_overlay.session.outbox import MessagePriority
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthState
 from stellar_overlay.wire.channel import unwrap_unauthenticated
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer

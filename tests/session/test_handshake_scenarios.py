@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.identity import PUBNET_PASSPHRASE, LocalNode
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthState
 from stellar_overlay.wire.channel import OpeningKey
 from stellar_overlay.wire.message import Hello, MessageType, PeerEntry, encode_auth, encode_peers

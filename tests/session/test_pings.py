@@ -61,13 +61,15 @@ class SendingTests(SynchronousTestCase):
         link = Clocked()
         link.talks = True
         self.assertIsNone(link.run(600))
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
 
     def test_refreshes_the_idle_clock(self) -> None:
         """Y23: writing a ping counts as writing."""
         link = Clocked()
         link.run(5.0)
-        self.assertEqual((link.session.last_read, link.session.last_write), (0.0, 5.0))
+        self.assertEqual(
+            (link.session.clocks.last_read, link.session.clocks.last_write), (0.0, 5.0)
+        )
 
 
 class AnswerTests(SynchronousTestCase):
@@ -81,13 +83,13 @@ class AnswerTests(SynchronousTestCase):
     def test_nothing_known_at_first(self) -> None:
         """There is no round trip before the first answer."""
         link, _ = self.pinged()
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
 
     def test_dont_have(self) -> None:
         """The usual answer; it is the session's own and not dispatched."""
         link, item_hash = self.pinged()
         link.say(dont_have(item_hash))
-        self.assertEqual(link.session.ping_ms, 250)
+        self.assertEqual(link.session.clocks.ping_ms, 250)
         self.assertEqual(link.side.messages, [])
 
     def test_type_is_not_looked_at(self) -> None:
@@ -95,18 +97,18 @@ class AnswerTests(SynchronousTestCase):
         for kind in (MessageType.TX_SET, MessageType.GENERALIZED_TX_SET, 0):
             link, item_hash = self.pinged()
             link.say(dont_have(item_hash, kind))
-            self.assertEqual(link.session.ping_ms, 250)
+            self.assertEqual(link.session.clocks.ping_ms, 250)
 
     def test_quorum_set(self) -> None:
         """A quorum set with that SHA-256 answers as well; it is dispatched all the same."""
         link, _ = self.pinged()
         answer = quorum_set(3)
         # No quorum set has a hash with 24 zeros that could be found, so the hash is put there.
-        link.session._ping = hashlib.sha256(answer.body[4:]).digest(), 5.0
+        link.session.clocks.note_ping(hashlib.sha256(answer.body[4:]).digest(), 5.0)
         link.say(quorum_set(2))
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
         link.say(answer)
-        self.assertEqual(link.session.ping_ms, 250)
+        self.assertEqual(link.session.clocks.ping_ms, 250)
         self.assertEqual(link.side.messages, [quorum_set(2), answer])
 
     def test_wrong_hash(self) -> None:
@@ -114,16 +116,16 @@ class AnswerTests(SynchronousTestCase):
         link, item_hash = self.pinged()
         other = dont_have(item_hash[:-1] + b"\1")
         link.say(other)
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
         self.assertEqual(link.side.messages, [other])
         link.say(dont_have(item_hash))
-        self.assertEqual(link.session.ping_ms, 250)
+        self.assertEqual(link.session.clocks.ping_ms, 250)
 
     def test_query_is_no_answer(self) -> None:
         """The ping sent back as a query answers nothing."""
         link, item_hash = self.pinged()
         link.say(Message(encode_hash_query(MessageType.GET_SCP_QUORUMSET, item_hash)))
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
 
     def test_matches_once(self) -> None:
         """Y23: a second answer is none; it changes nothing and is dispatched."""
@@ -131,7 +133,7 @@ class AnswerTests(SynchronousTestCase):
         link.say(dont_have(item_hash))
         link.now = 5.5
         link.say(dont_have(item_hash))
-        self.assertEqual(link.session.ping_ms, 250)
+        self.assertEqual(link.session.clocks.ping_ms, 250)
         self.assertEqual(link.side.messages, [dont_have(item_hash)])
 
     def test_given_up(self) -> None:
@@ -142,9 +144,9 @@ class AnswerTests(SynchronousTestCase):
         (_, first), (_, second) = link.pings
         link.now = 65.1
         link.say(dont_have(first))
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
         link.say(dont_have(second))
-        self.assertEqual(link.session.ping_ms, 100)
+        self.assertEqual(link.session.clocks.ping_ms, 100)
 
     def test_late_answer(self) -> None:
         """An answer that takes 42 s still tells the round trip."""
@@ -152,7 +154,7 @@ class AnswerTests(SynchronousTestCase):
         link.talks = True
         link.run(47.0)
         link.say(dont_have(link.pings[0][1]))
-        self.assertEqual(link.session.ping_ms, 42_000)
+        self.assertEqual(link.session.clocks.ping_ms, 42_000)
 
     def test_latest_counts(self) -> None:
         """Each answer replaces the round trip before it."""
@@ -161,7 +163,7 @@ class AnswerTests(SynchronousTestCase):
         link.run(10.0)
         link.now = 10.03
         link.say(dont_have(link.pings[1][1]))
-        self.assertEqual(link.session.ping_ms, 30)
+        self.assertEqual(link.session.clocks.ping_ms, 30)
 
     def test_credit(self) -> None:
         """An answer leaves nothing in processing: it is done with at once."""
@@ -174,5 +176,5 @@ class AnswerTests(SynchronousTestCase):
         """DONT_HAVE before any ping is dispatched, and no round trip."""
         link = Clocked()
         link.say(dont_have(bytes(32)))
-        self.assertIsNone(link.session.ping_ms)
+        self.assertIsNone(link.session.clocks.ping_ms)
         self.assertEqual(link.side.messages, [dont_have(bytes(32))])
