@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.session.flow_control import Item
-from stellar_overlay.session.session import Session, SessionConfig
+from stellar_overlay.session.session import Session
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext
 from stellar_overlay.wire.channel import unwrap_unauthenticated
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer

@@ -21,7 +21,11 @@ from stellar_overlay.session.outbox import Outbox
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.auth import AuthContext
-from stellar_overlay.wire.channel import unwrap_unauthenticated, wrap_unauthenticated
+from stellar_overlay.wire.channel import (
+    OVERHEAD,
+    unwrap_unauthenticated,
+    wrap_unauthenticated,
+)
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer, frame
 from stellar_overlay.wire.message import (
     MESSAGE_TYPES,
@@ -177,10 +181,12 @@ class Session:
     def send(self, message: Message, now: float) -> bool:
         """Queue a message; tell whether it will leave if nothing newer displaces it.
 
-        :raises ValueError: for what only the protocol itself may send.
+        :raises ValueError: for what only the protocol itself may send, or what fits in no record.
         """
         if message.type in _RESERVED:
             raise ValueError(f"{message.type.name} is sent by the protocol itself")
+        if message.size > MAX_MESSAGE_SIZE - OVERHEAD:
+            raise ValueError(f"a message of {message.size} bytes fits in no record")
         return self.is_authenticated and self.outbox.add(message, now)
 
     def data_to_send(self, now: float) -> bytes:

@@ -19,7 +19,7 @@ from stellar_overlay.session.flow_control import (
     Item,
     SendMoreCapacity,
 )
-from stellar_overlay.session.session import SessionConfig
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthState
 from stellar_overlay.wire.message import FLOOD_KINDS, FLOOD_TYPES, Message, MessageType
 from tests.builders import advert, demand, get_tx_set, scp_prepare, transaction

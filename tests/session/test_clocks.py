@@ -6,7 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.session.flow_control import FlowControlConfig
-from stellar_overlay.session.session import PROGRESS_BYTES, Session, SessionConfig
+from stellar_overlay.session.session import PROGRESS_BYTES, Session
+from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext
 from stellar_overlay.wire.message import MessageType
 from tests.builders import OpenGate, advert, get_tx_set, make_node, quorum_set, transaction
