@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import stat
@@ -31,6 +32,10 @@ MAX_VERSION_STRING = 100
 def network_id(passphrase: str) -> bytes:
     """Return the 32-byte id of the network: SHA-256 of its passphrase."""
     return hashlib.sha256(passphrase.encode()).digest()
+
+
+_STRKEY_VERSION = bytes([6 << 3])
+"""What a ``G…`` key begins with, before base32 (SEP-23)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -68,7 +73,7 @@ class PeerId:
     @property
     def short(self) -> str:
         """The first five characters, as core's log and ``/peers`` show a node."""
-        return self.strkey[:5]
+        return base64.b32encode(_STRKEY_VERSION + self.key[:4])[:5].decode()
 
     def __str__(self) -> str:
         return self.strkey

@@ -55,6 +55,11 @@ class PeerEvents:
 
         return cancel
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
+
     def publish(self, event: PeerEvent) -> None:
         """Tell all listeners."""
         for listener in tuple(self._listeners):

@@ -219,6 +219,8 @@ class Links:
                 deferred.callback(None)
 
     def _publish(self, kind: str, link: Connection, **fields: Any) -> None:
+        if not self.events.is_watched:
+            return
         peer = self._open.get(link)
         session = getattr(link, "session", None)
         self.events.publish(

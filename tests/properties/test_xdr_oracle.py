@@ -30,8 +30,6 @@ MAX_SAMPLE = 6_000
 WORDS = (0, 1, 2, 3, 4, 5, 20, 256, 2**31 - 1, 2**31, 2**32 - 1)
 
 SCHEMA = Schema()
-ROOT = SCHEMA.type("StellarMessage")
-assert isinstance(ROOT, idl.Union)
 NAMES = sorted(name for name, body in SAMPLES.items() if len(body) <= MAX_SAMPLE)
 
 WE_ALONE_REFUSE = {
@@ -110,7 +108,7 @@ def verdict_of_sdk(body: bytes) -> str:
     """Return why stellar_sdk does not find ``body`` canonical, or nothing."""
     try:
         message = StellarMessage.from_xdr_bytes(body)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "" if message.to_xdr_bytes() == body else "encodes to other bytes"
 
@@ -154,7 +152,7 @@ def random_value(type_: idl.Type, rng: random.Random, room: int = 12) -> bytes:
         case idl.Plain(size):
             return rng.randbytes(size)
         case idl.Enum():
-            return struct.pack(">i", rng.choice(type_.values))
+            return struct.pack(">I", rng.choice(type_.values))
         case idl.Blob(bound):
             size = rng.choice((0, 1, 2, 3, 4, 5, min(bound or 9, 64)))
             size = min(size, bound or size)
@@ -176,7 +174,7 @@ def random_value(type_: idl.Type, rng: random.Random, room: int = 12) -> bytes:
             arm = rng.choice(arms)
             if room <= 0:
                 arm = min(arms, key=lambda arm: SCHEMA.min_size(arm.field.type))
-            return struct.pack(">i", rng.choice(arm.tags)) + random_value(
+            return struct.pack(">I", rng.choice(arm.tags)) + random_value(
                 arm.field.type, rng, inner
             )
     return b""
@@ -185,7 +183,9 @@ def random_value(type_: idl.Type, rng: random.Random, room: int = 12) -> bytes:
 def random_message(rng: random.Random) -> bytes:
     """Return a canonical message; transactions are likelier than their share of the types."""
     kind = rng.choice((*MessageType, *[MessageType.TRANSACTION] * 40))
-    (arm,) = (arm for arm in ROOT.arms if kind in arm.tags)
+    root = SCHEMA.type("StellarMessage")
+    assert isinstance(root, idl.Union)
+    (arm,) = (arm for arm in root.arms if kind in arm.tags)
     return struct.pack(">I", kind) + random_value(arm.field.type, rng, rng.choice((10, 20, 30)))
 
 
@@ -208,8 +208,8 @@ class OracleTests(SynchronousTestCase):
     def test_any_arm(self, seed: int, mutations: list[Mutation]) -> None:
         """A message made at random from the definitions is taken by both, until it is changed."""
         body = random_message(random.Random(seed))
-        if not mutations:
-            self.assertIn(our_verdict(body) and disagreement(body), ("", *WE_ALONE_REFUSE))
+        if our_verdict(body):
+            self.assertIn(disagreement(body), WE_ALONE_REFUSE)
         for mutation in mutations:
             body = mutate(body, body, mutation)
         disagreement(body)
