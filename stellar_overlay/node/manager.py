@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 3
 """How often the configured peers are looked after (core: PEER_AUTHENTICATION_TIMEOUT + 1)."""
-STOP_SECONDS = 4
+STOP_SECONDS = 3
 """How long stopping waits for links to deliver their last words."""
 LISTEN_BACKLOG = 100
 """Connections that the kernel accepts ahead of us (core PeerDoor.cpp:15)."""
