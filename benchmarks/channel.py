@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from benchmarks.report import Figure, at_most, ratio
+from benchmarks.report import Figure, at_most, per_item, ratio
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.session.handshake import OpenGate
 from stellar_overlay.session.session import Session
-from stellar_overlay.wire.auth import AuthContext
+from stellar_overlay.wire.auth import AuthContext, SessionIdentity, is_valid_certificate
 from stellar_overlay.wire.channel import OpeningKey, SealingKey
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer
 from stellar_overlay.wire.scp import externalize
@@ -49,6 +49,21 @@ def bare_hmac(messages: list[bytes]) -> Callable[[], None]:
             mac.finalize()
 
     return run
+
+
+def bare_handshake() -> float:
+    """Return the CPU seconds that a handshake cannot do without: a signature and an exchange."""
+    node = LocalNode.testnet(bytes(32))
+    identity = SessionIdentity(node)
+    cert = identity.certificate()
+    now = node.wall_clock()
+
+    def run() -> None:
+        for _ in range(100):
+            assert is_valid_certificate(cert, node.peer_id, node.network_id, now)
+            identity.shared_key(cert.public_key, True)
+
+    return min(per_item(run, 100) for _ in range(20))
 
 
 def measure() -> Iterator[Figure]:

@@ -23,6 +23,7 @@ from twisted.protocols.basic import LineReceiver
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.node.manager import OverlayManager
+from stellar_overlay.tap import spare_the_collector
 
 
 class Commands(LineReceiver):
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
 
     async def start() -> None:
         await overlay.start()
+        spare_the_collector()
         stdio.StandardIO(Commands(overlay))
 
     Deferred.fromCoroutine(start())

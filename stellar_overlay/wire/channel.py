@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from stellar_overlay.error import DropReason, PeerViolation
-from stellar_overlay.wire.codec import LENGTH_MASK, MARK_BIT, MAX_MESSAGE_SIZE, FrameBuffer
+from stellar_overlay.wire.codec import MARK_BIT, MAX_MESSAGE_SIZE, FrameBuffer
 from stellar_overlay.wire.message import MESSAGE_TYPES, MessageType
 
 OVERHEAD = 44
@@ -159,28 +159,33 @@ class OpeningKey:
         """
         data, at = frames.data, frames.at
         end, last = len(data), len(data) - 52  # a mark and the smallest record
-        view = memoryview(data)
-        mask = LENGTH_MASK
         sequence = self.sequence
         peek = _RECORD_PEEK.unpack_from
         copy = self._hmac.copy
         append = opened.append
-        for _ in range(count):
-            if at > last:
-                break
-            mark, version, number, kind = peek(data, at)
-            stop = at + 4 + (mark & mask)
-            if not at + 52 <= stop <= end or number != sequence or version or mark & 3 or not kind:
-                break
-            mac_at = stop - 32
-            mac = copy()
-            mac.update(view[at + 8 : mac_at])
-            try:
+        try:
+            for _ in range(count):
+                if at > last:
+                    break
+                mark, version, number, kind = peek(data, at)
+                stop = at + 4 + (mark & 0x7FFFFFFF)
+                if (
+                    stop > end
+                    or number != sequence
+                    or version
+                    or mark & 3
+                    or not kind
+                    or stop < at + 52
+                ):
+                    break
+                mac_at = stop - 32
+                mac = copy()
+                mac.update(data[at + 8 : mac_at])
                 mac.verify(data[mac_at:stop])
-            except InvalidSignature:
-                break
-            append((kind, data[at + 16 : mac_at]))
-            sequence += 1
-            at = stop
+                append((kind, data[at + 16 : mac_at]))
+                sequence += 1
+                at = stop
+        except InvalidSignature:
+            pass
         self.sequence = sequence
         frames.at = at
