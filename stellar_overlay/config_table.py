@@ -103,6 +103,9 @@ class ConfigTable:
 
     # Where we listen.
     listen_port: int = setting("PEER_PORT", DEFAULT_PEER_PORT, COUNT16, "The port for other nodes.")
+    run_standalone: bool = setting(
+        "RUN_STANDALONE", False, FLAG, "Whether to talk to nobody: neither to listen nor to dial."
+    )
     listen_enabled: bool = setting(
         "LISTEN_ENABLED",
         True,
@@ -237,6 +240,21 @@ class ConfigTable:
         3 * _MEBIBYTE,
         COUNT32,
         "How many bytes of transactions may wait for one peer.",
+    )
+    max_tx_size: int = setting(
+        "MAX_TX_SIZE",
+        200_000,
+        COUNT31,
+        "How many bytes the largest transaction has that we send: more than any network allows, "
+        "and as much as the automatic credit in bytes has room for.",
+        ours=True,
+    )
+    max_tx_set_size_ops: int = setting(
+        "MAX_TX_SET_SIZE_OPS",
+        10_000,
+        COUNT31,
+        "How many transactions, and how many advertised or demanded hashes, may wait for one peer.",
+        ours=True,
     )
     max_batch_write_count: int = setting(
         "MAX_BATCH_WRITE_COUNT", 1024, COUNT31, "How many messages are written to a peer at once."

@@ -50,6 +50,8 @@ NUMBERS = (
         INT32,
     ),
     ("outbound_tx_queue_byte_limit", "OUTBOUND_TX_QUEUE_BYTE_LIMIT", 3 * 2**20, 1, INT32),
+    ("max_tx_size", "!MAX_TX_SIZE", 200_000, 1, INT31),
+    ("max_tx_set_size_ops", "!MAX_TX_SET_SIZE_OPS", 10_000, 1, INT31),
     ("max_batch_write_count", "MAX_BATCH_WRITE_COUNT", 1024, 1, INT31),
     ("max_batch_write_bytes", "MAX_BATCH_WRITE_BYTES", 2**20, 1, INT31),
     ("flood_ttl_secs", "!FLOOD_TTL", 300, 1, 65535),
@@ -99,6 +101,7 @@ OTHERS: tuple[tuple[str, str, object, tuple[object, ...], tuple[object, ...]], .
         ({A: "a"}, [f"{A} a"], []),
         (A, {A: 5}, [5], [f"{A} a", f"{A} b"]),
     ),
+    ("run_standalone", "RUN_STANDALONE", False, (True, False), (1, "yes")),
     ("listen_enabled", "!LISTEN_ENABLED", True, (True, False), (1, "yes")),
     ("public_http_port", "PUBLIC_HTTP_PORT", False, (True, False), (1, "yes", 11626)),
     (

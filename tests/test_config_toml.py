@@ -102,7 +102,7 @@ class TomlTests(FileTests):
         """A whole stellar-core.cfg is understood, and one line sums up what is ignored."""
         config = self.load(REALISTIC)
         self.assertEqual(len(config.warnings), 1)
-        self.assertIn("(13): BUCKET_DIR_PATH, CATCHUP_COMPLETE, ", config.warnings[0])
+        self.assertIn("(12): BUCKET_DIR_PATH, CATCHUP_COMPLETE, ", config.warnings[0])
         self.assertIn("HISTORY", config.warnings[0])
         self.assertEqual(config.network_passphrase, "Private network ; 2026")
         self.assertEqual((config.listen_port, config.http_port), (11635, 11636))

@@ -7,6 +7,7 @@ Pure: told of links by their owner, it keeps the lists and raises
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
@@ -65,10 +66,19 @@ class Admission:
     """The lists of pending and authenticated links, and the rules about them.
 
     :param own_id: ours; of two crossed links, the one dialled by the greater id stays.
+    :param name_of: how a refused node's id is shown to it.
     """
 
-    def __init__(self, limits: ConnectionLimits, own_id: PeerId, *, allow_private: bool) -> None:
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        own_id: PeerId,
+        *,
+        allow_private: bool,
+        name_of: Callable[[PeerId], str] = lambda peer_id: peer_id.short,
+    ) -> None:
         self.limits = limits
+        self._name_of = name_of
         self.pending: set[Candidate] = set()
         self.authenticated: dict[PeerId, Candidate] = {}
         self.closing: set[Candidate] = set()
@@ -122,7 +132,7 @@ class Admission:
         """
         other = self.authenticated.get(peer_id)
         if other is not None and not _is_silent(other, now):
-            raise DropReason.ALREADY_CONNECTED.violation(peer=peer_id.short)
+            raise DropReason.ALREADY_CONNECTED.violation(peer=self._name_of(peer_id))
 
     def settle_duplicate(self, link: Candidate, peer_id: PeerId, now: float) -> None:
         """Keep one of two links to a node that has proven its key on both.
@@ -135,7 +145,7 @@ class Admission:
         other = self.authenticated.get(peer_id)
         if other is None:
             return
-        violation = DropReason.ALREADY_CONNECTED.violation(peer=peer_id.short)
+        violation = DropReason.ALREADY_CONNECTED.violation(peer=self._name_of(peer_id))
         is_crossed = link.we_called_remote != other.we_called_remote
         has_precedence = is_crossed and link.we_called_remote == (self._own_id > peer_id)
         if not (has_precedence or _is_silent(other, now)):

@@ -209,8 +209,11 @@ class Links:
                 metrics.timeouts_idle.inc()
             case DropReason.STRAGGLING:
                 metrics.timeouts_straggler.inc()
-            case DropReason.READ_ERROR | DropReason.CORRUPT_XDR | DropReason.LOST_IN_BODY:
+            case DropReason.READ_ERROR | DropReason.LOST_AT_HEADER | DropReason.LOST_IN_BODY:
                 metrics.errors_read.inc()
+            case DropReason.PEER_REJECTED:
+                outbound = link.we_called_remote
+                (metrics.outbound_cancel if outbound else metrics.inbound_reject).inc()
 
     def _check_empty(self) -> None:
         if not self._open:

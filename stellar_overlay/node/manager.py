@@ -55,8 +55,6 @@ from stellar_overlay.wire.message import Message, MessageType
 if TYPE_CHECKING:
     from stellar_sdk.xdr import StellarMessage
 
-TICK_SECONDS = 3
-"""How often the configured peers are looked after (core: PEER_AUTHENTICATION_TIMEOUT + 1)."""
 STOP_SECONDS = 3
 """How long stopping waits for links to deliver their last words."""
 LISTEN_BACKLOG = 100
@@ -106,6 +104,7 @@ class OverlayManager(MultiService):
             connection_limits(self.config),
             local_node.peer_id,
             allow_private=self.config.allow_private,
+            name_of=self._name_of,
         )
         self._links = Links(
             self.local_node,
@@ -161,7 +160,8 @@ class OverlayManager(MultiService):
         self._state = _State.RUNNING
         self._start_result = None
         super().startService()
-        self._tick.start(TICK_SECONDS)
+        if not self.config.run_standalone:
+            self._tick.start(self.config.auth_timeout_secs + 1)  # core OverlayManagerImpl.cpp:660
         self._wake_waiters()
 
     def startService(self) -> None:
@@ -291,6 +291,10 @@ class OverlayManager(MultiService):
                 self._redialler.note_attempt(address, now)
                 Deferred.fromCoroutine(self._dial_configured(address))
 
+    def _name_of(self, peer_id: PeerId) -> str:
+        """Return how core's short text names a node: by its alias, or by its first characters."""
+        return self.config.node_names.get(peer_id.strkey, peer_id.short)
+
     def _is_connected(self, address: PeerAddress) -> bool:
         return self._dialer.has_link(address) or any(
             peer.is_at(address) for peer in self._links.peers.values()
@@ -318,7 +322,7 @@ class OverlayManager(MultiService):
 
     def _endpoint(self, listen: IStreamServerEndpoint | str | None) -> IStreamServerEndpoint | None:
         if listen is None:
-            if not self.config.listen_enabled:
+            if self.config.run_standalone or not self.config.listen_enabled:
                 return None
             listen = f"tcp:{self.config.listen_port}:backlog={LISTEN_BACKLOG}"
         return serverFromString(self._clock, listen) if isinstance(listen, str) else listen

@@ -83,7 +83,6 @@ class Session:
         "_has_received_peers",
         "_is_admitted",
         "_is_known",
-        "_metrics",
         "_now",
         "_opened",
         "_progress_mark",
@@ -93,6 +92,7 @@ class Session:
         "config",
         "flow_control",
         "is_closed",
+        "metrics",
         "outbox",
     )
 
@@ -112,8 +112,8 @@ class Session:
             self.config.flow_control, max_tx_size=self.config.max_tx_size, now=now
         )
         self.outbox = Outbox(self.flow_control, self.config.outbox)
-        self._metrics = metrics or OverlayMetrics()
-        self.clocks = Clocks(self.config, self._metrics, now)
+        self.metrics = metrics or OverlayMetrics()
+        self.clocks = Clocks(self.config, self.metrics, now)
         self.is_closed = False
         self._gate = gate
         self._is_known = is_known
@@ -359,7 +359,7 @@ class Session:
     def _take_grant(self, messages: int, size: int) -> None:
         stalled = self.flow_control.maybe_release_capacity(messages, size, self._now)
         if stalled:
-            self._metrics.connection_flood_throttle.record(stalled)
+            self.metrics.connection_flood_throttle.record(stalled)
 
     def _check_peers_allowed(self) -> None:
         if not self.auth.we_called_remote:

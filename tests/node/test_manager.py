@@ -79,6 +79,20 @@ class StartTests(WorldTestCase):
         hello = Hello.decode(acceptors[0].of_type(MessageType.HELLO)[0].body)
         self.assertEqual((node.peer_port, hello.listening_port), (None, 888))
 
+    def test_standalone(self) -> None:
+        """RUN_STANDALONE: no port is opened and nobody is dialled."""
+        node = OverlayManager(
+            OverlayConfig(run_standalone=True, known_peers=[f"{ip(2)}:{PORT}"]),
+            make_node(),
+            reactor=self.world.clock,
+            connect=self.world.network.client(ip(1)),
+        )
+        self.world.result(node.start())
+        self.world.advance(60)
+        self.assertIsNone(node.peer_port)
+        self.assertEqual(node.metrics.outbound_attempt.get(), 0)
+        self.world.result(node.stop())
+
     def test_a_second_start_is_refused(self) -> None:
         """While it runs, and after it stopped; the node itself does not mind."""
         node = self.world.node()

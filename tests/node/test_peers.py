@@ -127,6 +127,16 @@ class PeersTests(WorldTestCase):
         self.assertEqual([peer.error for peer in peers], [None, None, (4, b"peer rejected")])
         self.assertEqual(len(node.peer_infos()), 2)
         self.assertEqual(peers[2].received[1].type, MessageType.AUTH)
+        self.assertEqual(node.metrics.inbound_reject.get(), 1)
+
+    def test_a_node_with_an_alias_is_called_by_it(self) -> None:
+        """As core's short text: the alias of the configuration, else the first characters."""
+        names = {make_node(8).peer_id.strkey: "eight"}
+        self.world.node(node_names=names)
+        for number, name in ((8, "eight"), (9, make_node(9).peer_id.short)):
+            self.world.call(number=number)
+            again = self.world.call(number=number)
+            self.assertEqual(again.error, (2, f"already-connected peer: {name}".encode()))
 
     def test_a_refused_peer_was_never_authenticated(self) -> None:
         """A link that ends within its AUTH is announced as dropped, and as nothing else."""

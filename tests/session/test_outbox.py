@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from stellar_overlay.session.flow_control import FlowControl
-from stellar_overlay.session.outbox import MessagePriority, Outbox, OutboxConfig
-from stellar_overlay.wire.message import Message, encode_send_more_extended
+from stellar_overlay.session.flow_control import FlowControl, SendMoreCapacity
+from stellar_overlay.session.outbox import MAX_GRANTS, MessagePriority, Outbox, OutboxConfig
+from stellar_overlay.wire.message import (
+    Message,
+    decode_send_more_extended,
+    encode_send_more_extended,
+)
 from tests.builders import (
     advert,
     demand,
@@ -205,6 +209,50 @@ class BatchTests(SynchronousTestCase):
         flow.maybe_release_capacity(5, 1000, 100.0)
         flow.maybe_release_capacity(5, 1000, 104.0)
         self.assertEqual(outbox.get_next_batch_to_send(9, PLENTY, 110.0)[1], 100.0)
+
+
+class GrantTests(SynchronousTestCase):
+    """Grants to a peer that takes none of them."""
+
+    def test_one_by_one(self) -> None:
+        """Each grant leaves as it is, before anything flooded."""
+        outbox, _ = make_outbox()
+        for messages in (40, 40, 3):
+            outbox.add_grant(SendMoreCapacity(messages, 100 * messages), 0.0)
+        self.assertEqual(
+            leave(outbox),
+            [encode_send_more_extended(n, 100 * n) for n in (40, 40, 3)],
+        )
+
+    def test_too_many_become_one(self) -> None:
+        """What waits stays bounded, and nothing that was granted is lost."""
+        outbox, _ = make_outbox()
+        for _ in range(10_000):
+            outbox.add_grant(SendMoreCapacity(40, 100_000), 0.0)
+        grants = [decode_send_more_extended(body) for body in leave(outbox)]
+        self.assertEqual(len(grants), MAX_GRANTS)
+        self.assertEqual(sum(messages for messages, _ in grants), 400_000)
+        self.assertEqual(sum(size for _, size in grants), 10**9)
+
+    def test_no_grant_overflows(self) -> None:
+        """A grant holds 2^32 - 1 of each; what is more goes into another."""
+        outbox, _ = make_outbox()
+        for _ in range(100):
+            outbox.add_grant(SendMoreCapacity(1, 2**31), 0.0)
+        grants = [decode_send_more_extended(body) for body in leave(outbox)]
+        self.assertEqual(sum(size for _, size in grants), 100 * 2**31)
+
+    def test_counts_anew_when_they_left(self) -> None:
+        """Once the peer takes them, grants are one by one again."""
+        outbox, _ = make_outbox()
+        for _ in range(MAX_GRANTS + 5):
+            outbox.add_grant(SendMoreCapacity(1, 1), 0.0)
+        leave(outbox)
+        outbox.add_grant(SendMoreCapacity(1, 1), 0.0)
+        outbox.add_grant(SendMoreCapacity(2, 2), 0.0)
+        self.assertEqual(
+            leave(outbox), [encode_send_more_extended(1, 1), encode_send_more_extended(2, 2)]
+        )
 
 
 class TransactionLimitTests(SynchronousTestCase):

@@ -91,6 +91,7 @@ class AnswerTests(SynchronousTestCase):
         link.say(dont_have(item_hash))
         self.assertEqual(link.session.clocks.ping_ms, 250)
         self.assertEqual(link.side.messages, [])
+        self.assertEqual(link.session.metrics.connection_latency.snapshot().total, 0.25)
 
     def test_type_is_not_looked_at(self) -> None:
         """A DONT_HAVE of any type answers, existing or not."""
