@@ -23,11 +23,14 @@ class MessageDispatcher:
     """
 
     def __init__(self, herder: Herder) -> None:
-        self._herder = herder
         self._limits: dict[Link, QueryLimits] = {}
         self.handlers: dict[int, Handler] = {
-            MessageType.GET_SCP_QUORUMSET: self._answer_quorum_set,
-            MessageType.GET_TX_SET: self._answer_tx_set,
+            MessageType.GET_SCP_QUORUMSET: self._answering(
+                MessageType.GET_SCP_QUORUMSET, MessageType.SCP_QUORUMSET, herder.get_quorum_set
+            ),
+            MessageType.GET_TX_SET: self._answering(
+                MessageType.GET_TX_SET, MessageType.GENERALIZED_TX_SET, herder.get_tx_set
+            ),
         }
 
     def handle_message(self, link: Link, message: Message, now: float) -> None:
@@ -40,26 +43,20 @@ class MessageDispatcher:
         """Drop what is kept about a link that ended."""
         self._limits.pop(link, None)
 
-    def _answer_quorum_set(self, link: Link, body: bytes, now: float) -> None:
-        kind = MessageType.GET_SCP_QUORUMSET
-        if self._may_ask(link, kind, now):
-            item_hash = decode_hash_query(body)
-            answer = self._herder.get_quorum_set(item_hash)
-            link.send(answer or _dont_have(MessageType.SCP_QUORUMSET, item_hash))
+    def _answering(
+        self, question: MessageType, item: MessageType, find: Callable[[bytes], Message | None]
+    ) -> Handler:
+        """Return what answers a question: with the item, or with DONT_HAVE of its type."""
 
-    def _answer_tx_set(self, link: Link, body: bytes, now: float) -> None:
-        kind = MessageType.GET_TX_SET
-        if self._may_ask(link, kind, now):
-            item_hash = decode_hash_query(body)
-            answer = self._herder.get_tx_set(item_hash)
-            link.send(answer or _dont_have(MessageType.GENERALIZED_TX_SET, item_hash))
+        def answer(link: Link, body: bytes, now: float) -> None:
+            if self._may_ask(link, question, now):
+                item_hash = decode_hash_query(body)
+                link.send(find(item_hash) or Message(encode_dont_have(item, item_hash)))
+
+        return answer
 
     def _may_ask(self, link: Link, kind: MessageType, now: float) -> bool:
         limits = self._limits.get(link)
         if limits is None:
             limits = self._limits[link] = QueryLimits()
         return limits.allow(kind, now)
-
-
-def _dont_have(wanted: MessageType, item_hash: bytes) -> Message:
-    return Message(encode_dont_have(wanted, item_hash))
