@@ -17,6 +17,14 @@ from tests.node.world import WorldTestCase
 EVIL = "\x1b[31m\r\n\x00evil\u202e"
 
 
+class FailingHerder(IgnoringHerder):
+    """A brain with a fault."""
+
+    def get_tx_set(self, item_hash: bytes) -> Message | None:
+        """Fail."""
+        raise ZeroDivisionError
+
+
 class LogTests(WorldTestCase):
     """Events with fields; the peer's words are quoted."""
 
@@ -87,15 +95,9 @@ class LogTests(WorldTestCase):
 
     def test_an_error_of_the_brain_costs_the_link_that_asked(self) -> None:
         """It is logged with the link; the peer is told nothing, and others are answered."""
-        herder = IgnoringHerder()
-        node = self.world.node(herder=herder)
+        node = self.world.node(herder=FailingHerder())
         peer, other = self.world.call(number=9), self.world.call(number=8)
         reasons = self.reasons_of(node)
-
-        def fail(_: bytes) -> None:
-            raise ZeroDivisionError
-
-        self.patch(herder, "get_tx_set", fail)
         said = self.said(lambda: peer.send(get_tx_set()))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(said[0][0], LogLevel.critical)
