@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,20 +31,33 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
-    """A host, by name or number, and a port. ``str()`` gives ``host:port``, IPv6 in brackets."""
+    """A host, by name or number, and a port. ``str()`` gives ``host:port``, IPv6 in brackets.
+
+    The host is kept in one spelling, so that a host is not two peers: names in lower case, IPv6
+    as sockets write it.
+
+    :raises InvalidPeerAddress: saying what is wrong with host or port.
+    """
 
     host: str
     port: int = DEFAULT_PEER_PORT
 
     def __post_init__(self) -> None:
-        if not 0 < self.port <= MAX_PORT:
-            raise InvalidPeerAddress(f"{self.host!r}: port {self.port} is not in 1..{MAX_PORT}")
-        if ":" in self.host:
-            _check_ipv6(self.host)
-        elif not _HOST.fullmatch(self.host):
-            raise InvalidPeerAddress(f"{self.host!r} is not a host name or an IPv4 address")
-        elif _NUMERIC.fullmatch(self.host):
-            _check_ipv4(self.host)
+        host, port = self.host, self.port
+        if not isinstance(host, str):
+            raise InvalidPeerAddress(f"the host must be a text, not {host!r}")
+        if not isinstance(port, int) or port is True or not 0 < port <= MAX_PORT:
+            raise InvalidPeerAddress(
+                f"{host!r}: port {port!r} is not a whole number in 1..{MAX_PORT}"
+            )
+        if _NUMERIC.fullmatch(host):
+            _check_ipv4(host)
+        elif ":" in host:
+            object.__setattr__(self, "host", _canonical_ipv6(host))
+        elif _HOST.fullmatch(host):
+            object.__setattr__(self, "host", host.lower())
+        else:
+            raise InvalidPeerAddress(f"{host!r} is not a host name or an IPv4 address")
 
     @classmethod
     def parse(cls, text: str, default_port: int = DEFAULT_PEER_PORT) -> PeerAddress:
@@ -53,13 +67,15 @@ class PeerAddress:
 
         :raises InvalidPeerAddress: saying what is wrong with ``text``.
         """
+        if not isinstance(text, str):
+            raise InvalidPeerAddress(f"an address must be a text, not {text!r}")
         bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text, re.DOTALL)
         host, port = bracketed.groups() if bracketed else _split(text)
         if port is not None and not _PORT.fullmatch(port):
             raise InvalidPeerAddress(f"{text!r}: the port must be a number in 1..{MAX_PORT}")
-        if bracketed:
-            _check_ipv6(host)
-        elif ":" in host:
+        if bracketed and ":" not in host:
+            raise InvalidPeerAddress(f"{host!r} is not an IPv6 address")
+        if ":" in host and not bracketed:
             raise InvalidPeerAddress(f"{text!r}: write an IPv6 address in brackets, [::1]:port")
         return cls(host, default_port if port is None else int(port))
 
@@ -93,12 +109,20 @@ class ResolvedPeerAddress(PeerAddress):
             raise InvalidPeerAddress(f"{self.host!r} is not an IP address")
 
 
+def network_group(host: str) -> bytes:
+    """Return what an IP address shares with its neighbours: the /16 of IPv4, the /32 of IPv6."""
+    ip = ipaddress.ip_address(host)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return ip.packed[:2] if ip.version == 4 else ip.packed[:4]
+
+
 def _split(text: str) -> tuple[str, str | None]:
     host, colon, port = text.rpartition(":")
     return (host, port) if colon else (text, None)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)  # more than the table of peers has rows
 def _is_private(host: str) -> bool:
     ip = ipaddress.ip_address(host)
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
@@ -113,10 +137,11 @@ def _check_ipv4(host: str) -> None:
         raise InvalidPeerAddress(f"{host!r} is not an IPv4 address") from None
 
 
-def _check_ipv6(host: str) -> None:
-    if not _IPV6.fullmatch(host):
-        raise InvalidPeerAddress(f"{host!r} is not an IPv6 address")
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError as error:
-        raise InvalidPeerAddress(f"{host!r} is not an IPv6 address: {error}") from None
+def _canonical_ipv6(host: str) -> str:
+    """Return the one spelling of an IPv6 address, which is that of sockets; a scope id stays."""
+    number, percent, scope = host.partition("%")
+    if _IPV6.fullmatch(host):
+        with suppress(OSError):
+            packed = socket.inet_pton(socket.AF_INET6, number)
+            return socket.inet_ntop(socket.AF_INET6, packed) + percent + scope
+    raise InvalidPeerAddress(f"{host!r} is not an IPv6 address")

@@ -21,7 +21,7 @@ from stellar_overlay.config_nodes import (
     id_and_name,
     public_validators,
 )
-from stellar_overlay.config_rules import QUORUM_SET, Setting, addresses_of
+from stellar_overlay.config_rules import QUORUM_SET, Setting, addresses_of, frozen
 from stellar_overlay.config_table import (
     MIN_FLOOD_HEADROOM_BYTES,
     ConfigTable,
@@ -119,13 +119,15 @@ class OverlayConfig(ConfigTable):
     def checked(self) -> OverlayConfig:
         """Return a frozen copy: peers are addresses, nodes are ``G…``, everything is in range.
 
+        Nothing in it can be changed: its lists are tuples, its dicts read-only mappings.
+
         :raises ConfigError: naming attribute, key, value and rule.
         """
         config = self._normalised()
         config._check_order()
-        frozen = object.__new__(_CheckedConfig)
-        vars(frozen).update(vars(config))
-        return frozen
+        checked = object.__new__(_CheckedConfig)
+        vars(checked).update({name: frozen(value) for name, value in vars(config).items()})
+        return checked
 
     @property
     def known_addresses(self) -> tuple[PeerAddress, ...]:

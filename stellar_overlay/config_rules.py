@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from stellar_overlay.address import PeerAddress
@@ -159,6 +160,20 @@ def positive(high: float = math.inf) -> Rule[float]:
     return Rule(f"a number greater than 0{limit}", accept)
 
 
+def frozen(value: object) -> object:
+    """Return a value that nobody can change: lists as tuples, dicts as read-only mappings."""
+    if isinstance(value, list):
+        return tuple(value)
+    return MappingProxyType(dict(value)) if isinstance(value, dict) else value
+
+
+def thawed(value: object) -> object:
+    """Return what :func:`frozen` was given."""
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, MappingProxyType) else value
+
+
 def addresses_of(entries: object) -> list[PeerAddress]:
     """Read a list of ``host[:port]`` texts and addresses; repeated ones are dropped.
 
@@ -224,7 +239,7 @@ def _node_ids(value: object) -> list[str]:
 
 
 def _node_names(value: object) -> dict[str, str]:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_text(key): _text(name) for key, name in value.items()}
     pairs = _unique(id_and_name(_text(entry)) for entry in _entries(value))
     if len(dict(pairs)) < len(pairs):

@@ -32,6 +32,7 @@ from stellar_overlay.config_rules import (
     following,
     positive,
     setting,
+    thawed,
     whole,
 )
 from stellar_overlay.identity import (
@@ -354,9 +355,9 @@ class ConfigTable:
     def __repr__(self) -> str:
         default = vars(ConfigTable())
         values = [
-            f"{name}={row_of(name).rule.show(value)}"
+            f"{name}={row_of(name).rule.show(thawed(value))}"
             for name, value in vars(self).items()
-            if name in _TABLE and value != default.get(name)
+            if name in _TABLE and thawed(value) != default.get(name)
         ]
         return f"OverlayConfig({', '.join(values)})"
 

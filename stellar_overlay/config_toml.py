@@ -100,12 +100,16 @@ def _strangers(entries: Iterable[_Entry], keys: Collection[str]) -> list[str]:
     return warnings
 
 
-def _unknown(where: str, key: str, known: Iterable[str]) -> str:
+def _unknown(where: str, key: str, known: Collection[str]) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(key.upper(), known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{where}: unknown key {_one_line(key)} is ignored{hint}"
+    near = get_close_matches(key.upper(), known, n=1)
+    if near:
+        hint = f"did you mean {near[0]}?"
+    else:
+        closest = get_close_matches(key.upper(), known, n=1, cutoff=0)[0]
+        hint = f"the closest known key is {closest}"
+    return f"{where}: unknown key {_one_line(key)} is ignored; {hint}"
 
 
 def _one_line(key: str) -> str:

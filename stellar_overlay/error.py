@@ -52,6 +52,12 @@ class CryptoError(OverlayError):
     """A key is of no use, such as a low-order Curve25519 point."""
 
 
+class DatabaseError(OverlayError):
+    """The database did not take something; the node goes on from memory, and tries again."""
+
+    retriable = True
+
+
 class ConnectionFailed(OverlayError):
     """A link could not be opened."""
 
@@ -147,6 +153,9 @@ class DropReason(Enum):
     AUTH_OUT_OF_ORDER = "out-of-order AUTH message", ErrorCode.ERR_MISC
     BAD_AUTH_FLAGS = "flow control bytes disabled", ErrorCode.ERR_CONF
     PEER_REJECTED = "peer rejected", ErrorCode.ERR_LOAD
+    # Making room.
+    PREFERRED_SELECTED = "preferred peer selected instead", ErrorCode.ERR_LOAD
+    RANDOM_DISCONNECT = "random disconnect due to out of sync", ErrorCode.ERR_LOAD
     # An authenticated peer.
     PEERS_FROM_CALLER = "received PEERS", None
     TOO_MANY_PEERS = "too many msgs PEERS", None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import stat
@@ -14,7 +15,7 @@ from functools import cached_property
 from typing import Protocol
 
 from stellar_overlay import __version__
-from stellar_overlay.address import DEFAULT_PEER_PORT
+from stellar_overlay.address import DEFAULT_PEER_PORT, MAX_PORT
 from stellar_overlay.error import ConfigError, InvalidKey
 
 TESTNET_PASSPHRASE = "Test SDF Network ; September 2015"
@@ -45,6 +46,8 @@ class PeerId:
     key: bytes
 
     def __post_init__(self) -> None:
+        if not isinstance(self.key, bytes):
+            raise InvalidKey(f"a node id is 32 bytes, not a {type(self.key).__name__}")
         if len(self.key) != 32:
             raise InvalidKey(f"a node id has 32 bytes, not {len(self.key)}")
 
@@ -56,11 +59,13 @@ class PeerId:
         """
         from stellar_sdk import StrKey
 
+        if not isinstance(text, str):
+            raise InvalidKey(f"a node id (G…) is a text, not a {type(text).__name__}")
         try:
             return cls(StrKey.decode_ed25519_public_key(text))
         except ValueError:
             # What starts with S may be a seed that strayed in here, and is never shown.
-            shown = "a text that starts with S" if str(text).startswith("S") else repr(text)
+            shown = "a text that starts with S" if text.startswith("S") else repr(text)
             raise InvalidKey(f"{shown} is not a node id (G…)") from None
 
     @cached_property
@@ -99,6 +104,8 @@ class LocalNode:
     :param listening_port: what HELLO announces; the manager sets it to the port really bound.
     :param wall_clock: Unix time in seconds, for certificates only.
     :param token_bytes: returns so many random bytes, for nonces and ephemeral keys.
+    :raises ConfigError: naming what HELLO could not say.
+    :raises InvalidKey: when the seed is none; the text never shows it.
     """
 
     def __init__(
@@ -116,9 +123,15 @@ class LocalNode:
     ) -> None:
         from nacl.signing import SigningKey
 
-        if len(version_string.encode()) > MAX_VERSION_STRING:
+        if not _encoded("passphrase", passphrase):
+            raise ConfigError("passphrase: must not be empty")
+        if len(_encoded("version_string", version_string)) > MAX_VERSION_STRING:
             raise ConfigError(f"version_string: at most {MAX_VERSION_STRING} bytes")
-        if not 0 <= overlay_min_version <= overlay_version < 2**32:
+        _check_number("ledger_version", ledger_version, 2**32 - 1)
+        _check_number("overlay_version", overlay_version, 2**32 - 1)
+        _check_number("overlay_min_version", overlay_min_version, 2**32 - 1)
+        _check_number("listening_port", listening_port, MAX_PORT)
+        if overlay_min_version > overlay_version:
             raise ConfigError(
                 f"overlay versions {overlay_min_version}..{overlay_version}: the lower one first"
             )
@@ -160,6 +173,23 @@ class LocalNode:
         return f"<LocalNode {self.peer_id} on {self.network_passphrase!r}>"
 
 
+def _encoded(name: str, text: str) -> bytes:
+    """Return a text in UTF-8.
+
+    :raises ConfigError: when it is none.
+    """
+    try:
+        return text.encode()
+    except (AttributeError, UnicodeError):
+        raise ConfigError(f"{name}: must be a text, not {text!r:.100}") from None
+
+
+def _check_number(name: str, number: int, highest: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= highest:
+        rule = f"must be a whole number from 0 to {highest}"
+        raise ConfigError(f"{name}: {rule}, not {number!r:.100}")
+
+
 def _raw_seed(seed: Seed) -> bytes:
     """Return the 32 bytes of a seed in any of its forms; errors never show it."""
     if isinstance(seed, str):
@@ -189,16 +219,19 @@ def read_seed_file(path: str | os.PathLike[str]) -> str:
         data = os.read(descriptor, 1024) if stat.S_ISREG(mode) else b""
         os.close(descriptor)
     except OSError as error:
-        raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
+        advice = "; keys new makes one" if error.errno == errno.ENOENT else ""
+        raise InvalidKey(f"{os.fspath(path)}: {error.strerror}{advice}") from None
     if not stat.S_ISREG(mode):
-        raise InvalidKey(f"{os.fspath(path)}: is not a regular file")
+        raise InvalidKey(f"{os.fspath(path)}: is not a regular file; name one that holds a seed")
     if mode & 0o077:
         raise InvalidKey(f"{os.fspath(path)}: others may read it; run chmod 600 on it first")
     seed = data.decode("ascii", errors="replace").strip()
     try:
         _raw_seed(seed)
     except InvalidKey:
-        raise InvalidKey(f"{os.fspath(path)}: holds no S… seed") from None
+        raise InvalidKey(
+            f"{os.fspath(path)}: holds no S… seed; it must be all that is in the file"
+        ) from None
     return seed
 
 
@@ -210,6 +243,10 @@ def create_seed_file(path: str | os.PathLike[str]) -> str:
     seed = LocalNode(TESTNET_PASSPHRASE).secret_seed
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise InvalidKey(
+            f"{os.fspath(path)}: File exists; no seed is ever overwritten, name another file"
+        ) from None
     except OSError as error:
         raise InvalidKey(f"{os.fspath(path)}: {error.strerror}") from None
     try:

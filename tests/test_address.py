@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.address import DEFAULT_PEER_PORT, PeerAddress, ResolvedPeerAddress
@@ -66,6 +70,17 @@ REFUSED = (
     "[::g]",
     "[::1%a\nb]:1",
 )
+
+SPELLINGS = {
+    "::1": ("::1", "0:0:0:0:0:0:0:1", "0000::0001", "::0.0.0.1", "0::1"),
+    "::": ("::", "0::0", "0:0:0:0:0:0:0:0"),
+    "2001:db8::a:0:0:1": ("2001:DB8::A:0:0:1", "2001:0db8:0:0:000a::1"),
+    "fe80::1%Eth0": ("FE80::1%Eth0", "fe80:0::0001%Eth0"),
+    "::ffff:1.2.3.4": ("::ffff:1.2.3.4", "::FFFF:102:304", "0:0:0:0:0:ffff:0102:0304"),
+    "example.com": ("example.com", "EXAMPLE.com", "Example.COM"),
+    "1.2.3.4": ("1.2.3.4",),
+}
+"""The one that is kept, and others of the same host."""
 
 PRIVATE = (
     "10.1.2.3",
@@ -139,6 +154,61 @@ class PeerAddressTests(SynchronousTestCase):
             with self.subTest(host=host, port=port):
                 self.assertRaises(InvalidPeerAddress, PeerAddress, host, port)
         self.assertEqual(PeerAddress("127.0.0.1", 80).host, "127.0.0.1")
+
+    def test_wrong_types(self) -> None:
+        """A port that is no whole number and a host that is no text are refused by name."""
+        wrong: tuple[tuple[object, object, str], ...] = (
+            ("h", 1.0, "'h': port 1.0 is not a whole number in 1..65535"),
+            ("h", True, "port True is not"),
+            ("h", False, "port False is not"),
+            ("h", "1", "port '1' is not"),
+            ("h", None, "port None is not"),
+            ("h", b"1", "port b'1' is not"),
+            ("h", float("nan"), "port nan is not"),
+            ("h", 65536, "port 65536 is not"),
+            ("h", -1, "port -1 is not"),
+            (None, 1, "the host must be a text, not None"),
+            (b"h", 1, "the host must be a text, not b'h'"),
+            (127, 1, "the host must be a text, not 127"),
+        )
+        for host, port, words in wrong:
+            for make in (PeerAddress, ResolvedPeerAddress):
+                with self.subTest(host=host, port=port, make=make):
+                    self.assertIn(
+                        words, str(self.assertRaises(InvalidPeerAddress, make, host, port))
+                    )
+        for text in (None, 5, b"h:1", ["h:1"]):
+            error = self.assertRaises(InvalidPeerAddress, PeerAddress.parse, text)
+            self.assertIn(repr(text), str(error))
+
+    def test_one_spelling(self) -> None:
+        """Whichever way a host is spelt, it is one address and one key."""
+        for host, spellings in SPELLINGS.items():
+            for spelling in spellings:
+                with self.subTest(spelling=spelling):
+                    address = PeerAddress(spelling, 5)
+                    self.assertEqual(address.host, host)
+                    self.assertEqual(len({address, PeerAddress(host, 5)}), 1)
+                    text = f"[{spelling}]:5" if ":" in spelling else f"{spelling}:5"
+                    self.assertEqual(PeerAddress.parse(text), address)
+                    if address.is_numeric:
+                        self.assertEqual(ResolvedPeerAddress(spelling, 5).host, host)
+
+    def test_other_hosts(self) -> None:
+        """What only looks alike stays apart."""
+        hosts = ("::1", "::1:0", "1::", "fe80::1", "fe80::1%eth0", "fe80::1%ETH0", "a", "a.", "b")
+        self.assertEqual(len({PeerAddress(host) for host in hosts}), len(hosts))
+
+    @settings(derandomize=True, max_examples=200)
+    @given(st.integers(0, 2**128 - 1), st.integers(1, 65535))
+    def test_any_ipv6_has_one_spelling(self, number: int, port: int) -> None:
+        """In full, in capitals or in short: the address is the same, and so is its text."""
+        ip = ipaddress.IPv6Address(number)
+        spellings = (ip.exploded, ip.compressed, ip.exploded.upper())
+        (address,) = {PeerAddress(spelling, port) for spelling in spellings}
+        self.assertEqual(ipaddress.IPv6Address(address.host), ip)
+        self.assertEqual(PeerAddress.parse(str(address)), address)
+        self.assertEqual(PeerAddress(address.host, port), address)
 
     def test_written(self) -> None:
         """What is written is read as the same address."""

@@ -178,7 +178,8 @@ class ValueTests(SynchronousTestCase):
         for attribute, _, default, *_ in (*NUMBERS, *OTHERS):
             with self.subTest(attribute=attribute):
                 self.assertEqual(getattr(config, attribute), default)
-                self.assertEqual(getattr(config.checked(), attribute), default)
+                kept = tuple(default) if isinstance(default, list) else default
+                self.assertEqual(getattr(config.checked(), attribute), kept)
 
     def test_bounds(self) -> None:
         """The lowest and the highest number are accepted, the next ones are not."""
@@ -317,6 +318,41 @@ class FrozenTests(SynchronousTestCase):
             config.override("listen_port", 5, "a test")
         self.assertEqual(config.listen_port, 11625)
 
+    def test_nothing_inside_changes(self) -> None:
+        """Lists are tuples in the copy, dicts read-only; in the original all stays open."""
+        validator = Validator(public_key=A, home_domain="a.org")
+        config = OverlayConfig(
+            known_peers=["a"],
+            preferred_peers=["b"],
+            preferred_peer_keys=[A],
+            surveyor_keys=[B],
+            validators=[validator],
+            node_names={A: "a"},
+            quorum_set=QuorumSet(1, [A], [QuorumSet(1, [B])]),  # type: ignore[arg-type]
+        )
+        config.sources["known_peers"] = "a test"
+        copy = config.checked()
+        for name, value in vars(copy).items():
+            with self.subTest(name=name):
+                self.assertFalse(hasattr(value, "append") or hasattr(value, "clear"))
+                self.assertFalse(hasattr(value, "__setitem__"))
+        assert copy.quorum_set is not None
+        self.assertEqual(hash(copy.quorum_set), hash(QuorumSet(1, (A,), (QuorumSet(1, (B,)),))))
+        for mapping in (copy.node_names, copy.sources):
+            with self.assertRaises(TypeError):
+                mapping["x"] = "y"
+        with self.assertRaises(AttributeError):
+            copy.known_peers.append("c")
+        config.known_peers.append("c")
+        config.node_names[B] = "b"
+        self.assertEqual((len(copy.known_peers), len(copy.node_names)), (1, 1))
+
+    def test_shown_as_the_original(self) -> None:
+        """The copy shows what differs from the defaults, as the original does."""
+        self.assertEqual(repr(OverlayConfig().checked()), "OverlayConfig()")
+        config = OverlayConfig(known_peers=[PeerAddress("a")], node_names={A: "a"})
+        self.assertEqual(repr(config.checked()), repr(config))
+
     def test_independent(self) -> None:
         """What happens to the original later does not happen to the copy."""
         config = OverlayConfig(known_peers=["a"], node_names={A: "a"})
@@ -326,7 +362,7 @@ class FrozenTests(SynchronousTestCase):
         config.node_names[B] = "b"
         config.target_outbound_peers = 3
         config.sources.clear()
-        self.assertEqual(copy.known_peers, [PeerAddress("a")])
+        self.assertEqual(list(copy.known_peers), [PeerAddress("a")])
         self.assertEqual(copy.node_names, {A: "a"})
         self.assertEqual(copy.max_outbound_peers, 8)
         self.assertEqual(copy.sources, {"known_peers": "a test"})
@@ -339,8 +375,9 @@ class FrozenTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """A checked copy is checked like any other, and says the same."""
-        copy = OverlayConfig.testnet().checked()
-        self.assertEqual(copy.checked(), copy)
+        for config in (OverlayConfig.testnet(), OverlayConfig(node_names={A: "a"})):
+            copy = config.checked()
+            self.assertEqual(copy.checked(), copy)
 
     def test_instances_share_nothing(self) -> None:
         """A list of one configuration is not that of another."""
@@ -356,14 +393,20 @@ class PeerTests(SynchronousTestCase):
         config = OverlayConfig(known_peers=[PeerAddress("b", 2), "a"])
         config.known_peers.append("[::1]:5")
         expected = [PeerAddress("b", 2), PeerAddress("a", 11625), PeerAddress("::1", 5)]
-        self.assertEqual(config.checked().known_peers, expected)
+        self.assertEqual(list(config.checked().known_peers), expected)
         self.assertEqual(config.known_addresses, tuple(expected))
 
     def test_repeated(self) -> None:
         """An address counts once, where it first stands."""
         config = OverlayConfig(preferred_peers=["b", "a:11625", PeerAddress("b"), "a"])
         self.assertEqual(config.preferred_addresses, (PeerAddress("b"), PeerAddress("a")))
-        self.assertEqual(config.checked().preferred_peers, [PeerAddress("b"), PeerAddress("a")])
+        copy = config.checked()
+        self.assertEqual(list(copy.preferred_peers), [PeerAddress("b"), PeerAddress("a")])
+
+    def test_two_spellings(self) -> None:
+        """A host that is spelt in two ways is one peer."""
+        config = OverlayConfig(known_peers=["Host.Example", "host.example", "[0::1]", "[::1]"])
+        self.assertEqual(config.known_addresses, (PeerAddress("host.example"), PeerAddress("::1")))
 
     def test_bad(self) -> None:
         """The error says which entry is wrong, and why."""
@@ -383,8 +426,8 @@ class NodeIdTests(SynchronousTestCase):
             surveyor_keys=["$hal9000", "$eliza", A],
         )
         copy = config.checked()
-        self.assertEqual(copy.preferred_peer_keys, [A, B, C])
-        self.assertEqual(copy.surveyor_keys, [B, A])
+        self.assertEqual(list(copy.preferred_peer_keys), [A, B, C])
+        self.assertEqual(list(copy.surveyor_keys), [B, A])
         self.assertEqual(copy.node_names, {A: "eliza", B: "hal9000"})
         self.assertEqual(copy.surveyor_ids, {PeerId.from_strkey(A), PeerId.from_strkey(B)})
         self.assertEqual(len(copy.preferred_ids), 3)
@@ -392,14 +435,14 @@ class NodeIdTests(SynchronousTestCase):
     def test_self(self) -> None:
         """A name after the seed is ours."""
         copy = OverlayConfig(node_seed=f"{SEED} self", surveyor_keys=["$self"]).checked()
-        self.assertEqual(copy.surveyor_keys, [OWN_ID])
+        self.assertEqual(list(copy.surveyor_keys), [OWN_ID])
         self.assertEqual(copy.node_seed, SEED)
 
     def test_validators(self) -> None:
         """The name of a validator is known."""
         validator = Validator(public_key=A, home_domain="a.org", name="SDF 1")
         config = OverlayConfig(validators=[validator], surveyor_keys=["$SDF 1"])
-        self.assertEqual(config.checked().surveyor_keys, [A])
+        self.assertEqual(list(config.checked().surveyor_keys), [A])
 
     def test_quorum_set(self) -> None:
         """The nodes of a quorum set are found by name, too."""

@@ -251,11 +251,17 @@ class TomlTests(FileTests):
             (
                 f"{path}: unknown key TARGET_PEER_CONECTIONS is ignored; did you mean {meant}?",
                 f"{path}: unknown key peer_port is ignored; did you mean PEER_PORT?",
-                f"{path}: unknown key XYZZY is ignored",
+                f"{path}: unknown key XYZZY is ignored; the closest known key is MAX_TX_SIZE",
                 f"{path}: unknown key QUORUM is ignored; did you mean QUORUM_SET?",
             ),
         )
         self.assertEqual(config.target_outbound_peers, 8)
+
+    def test_unknown_key_like_no_other(self) -> None:
+        """The closest key is named even when none is near."""
+        for key in ('""', '"\N{SNOWMAN}"', "q", "-" * 500):
+            (warning,) = self.load(f"{key} = 1").warnings
+            self.assertRegex(warning, "; the closest known key is [A-Z0-9_]+$")
 
     def test_unknown_key_is_one_line(self) -> None:
         """A key with a line break in it does not break the log."""

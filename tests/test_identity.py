@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stellar_sdk import Keypair
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +17,8 @@ from stellar_overlay.identity import (
     Seed,
     network_id,
 )
+from stellar_overlay.wire.auth import AuthContext
+from stellar_overlay.wire.message import Hello
 
 RAW_SEED = b"\1" * 32
 NODE_ID = "GCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVYOJR"
@@ -60,6 +64,19 @@ class PeerIdTests(SynchronousTestCase):
         """An id has 32 bytes."""
         for key in (b"", b"\1" * 31, b"\1" * 33):
             self.assertRaises(InvalidKey, PeerId, key)
+
+    def test_type(self) -> None:
+        """An id is bytes, which cannot change; a text, or what can change, is refused."""
+        for key in ("x" * 32, bytearray(32), memoryview(bytes(32)), None, 32, [0] * 32):
+            error = self.assertRaises(InvalidKey, PeerId, key)
+            self.assertIn(f"not a {type(key).__name__}", str(error))
+
+    def test_strkey_type(self) -> None:
+        """The G… form is a text; what may be a seed in bytes is not shown."""
+        for text in (None, 5, KEYPAIR.secret.encode(), bytearray(KEYPAIR.secret.encode())):
+            error = self.assertRaises(InvalidKey, PeerId.from_strkey, text)
+            self.assertIn(f"not a {type(text).__name__}", str(error))
+            self.assertNotIn(KEYPAIR.secret, str(error))
 
     def test_refused(self) -> None:
         """A text that is no node id is refused in one line that shows it."""
@@ -138,3 +155,47 @@ class LocalNodeTests(SynchronousTestCase):
                 LocalNode(
                     TESTNET_PASSPHRASE, RAW_SEED, overlay_version=high, overlay_min_version=low
                 )
+
+    def refuse(self, name: str, value: object) -> None:
+        """Assert that no node is made with this, and that the error names and shows it."""
+        error = str(self.assertRaises(ConfigError, self.make, **{name: value}))
+        self.assertIn(name, error)
+        self.assertIn(repr(value)[:100], error)
+
+    def make(self, **settings: Any) -> LocalNode:
+        """Return a node with these settings."""
+        return LocalNode(TESTNET_PASSPHRASE, RAW_SEED, **settings)
+
+    def test_passphrase(self) -> None:
+        """A network has a passphrase, which is a text."""
+        for passphrase in ("", None, 5, b"private", bytearray(b"private"), "\ud800"):
+            error = self.assertRaises(ConfigError, LocalNode, passphrase, RAW_SEED)
+            self.assertTrue(str(error).startswith("passphrase: must "), error)
+        self.assertEqual(LocalNode(" ", RAW_SEED).network_id, network_id(" "))
+
+    def test_numbers(self) -> None:
+        """What HELLO could not say is refused when the node is made, not when it speaks."""
+        for name, highest in (
+            ("listening_port", 65535),
+            ("ledger_version", 2**32 - 1),
+            ("overlay_version", 2**32 - 1),
+            ("overlay_min_version", 2**32 - 1),
+        ):
+            for value in (-1, highest + 1, 2**200, True, 1.0, "1", None):
+                with self.subTest(name=name, value=value):
+                    self.refuse(name, value)
+        for port, version in ((0, 0), (65535, 2**32 - 1)):
+            node = self.make(
+                listening_port=port,
+                ledger_version=version,
+                overlay_version=version,
+                overlay_min_version=version,
+            )
+            hello = Hello.decode(AuthContext(node, True).create_hello().body)
+            self.assertEqual((hello.listening_port, hello.ledger_version), (port, version))
+            self.assertEqual((hello.overlay_version, hello.overlay_min_version), (version, version))
+
+    def test_version_string_type(self) -> None:
+        """The version string is a text."""
+        for value in (None, b"x", 5):
+            self.refuse("version_string", value)

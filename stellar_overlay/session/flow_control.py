@@ -233,6 +233,19 @@ class FlowControl:
             self._processing_bytes += len(body)
         return len(items), None
 
+    def count_within_credit(self, items: Iterable[Item]) -> int:
+        """Return how many of ``items``, from the first on, the peer has credit for now."""
+        messages, total = self._credit_messages, self._credit_bytes
+        count = 0
+        for kind, body in items:
+            if kind in FLOOD_KINDS:
+                messages -= 1
+                total -= len(body)
+                if messages < 0 or total < 0:
+                    break
+            count += 1
+        return count
+
     def end(self, items: Sequence[Item]) -> list[SendMoreCapacity]:
         """Give back what ``items`` took; return the grants that are due, oldest first.
 

@@ -39,9 +39,6 @@ from stellar_overlay.wire.message import (
     encode_hash_query,
 )
 
-PROGRESS_BYTES = 64 * 1024
-"""Bytes of an incomplete record that count as having read something."""
-
 _ALL = 1 << 30
 _RESERVED = frozenset(
     {
@@ -85,7 +82,6 @@ class Session:
         "_is_known",
         "_now",
         "_opened",
-        "_progress_mark",
         "_violation",
         "auth",
         "clocks",
@@ -121,7 +117,6 @@ class Session:
         self._frames = FrameBuffer()
         self._opened: list[Item] = []  # verified, not in processing yet
         self._violation: PeerViolation | None = None  # acts after what was opened before it
-        self._progress_mark = 0
         self._is_admitted = False
         self._has_received_peers = False
         self._handshake = Handshake(auth, gate, self._send_control)
@@ -139,9 +134,6 @@ class Session:
         if self.is_closed:
             return Received([])
         self._frames.feed(data)
-        if len(self._frames) - self._progress_mark >= PROGRESS_BYTES and self.is_authenticated:
-            self._progress_mark = len(self._frames)
-            self.clocks.last_read = now
         return self.resume(now)
 
     def resume(self, now: float) -> Received:
@@ -155,8 +147,17 @@ class Session:
         items, self._opened = self._opened[:taken], self._opened[taken:]
         if over_credit is not None:
             self._fail(over_credit)
+        elif self._opened:
+            self._check_credit_of_waiting()
         messages = self._judge(items)
         return Received(messages, None if self._opened else self._violation)
+
+    def _check_credit_of_waiting(self) -> None:
+        """Let no grant cover what was sent before it (DECISIONS.md 3b)."""
+        covered = self.flow_control.count_within_credit(self._opened)
+        if covered < len(self._opened):
+            del self._opened[covered:]
+            self._violation = DropReason.AT_CAPACITY.violation("sent before it was granted")
 
     @property
     def has_more(self) -> bool:
@@ -287,7 +288,6 @@ class Session:
             self._violation = violation
         if self._opened or len(self._frames) < before:
             self.clocks.last_read = self._now
-            self._progress_mark = len(self._frames)
 
     def _shake_hands(self) -> None:
         """Go through the handshake, record by record, until it is done or bytes are missing."""

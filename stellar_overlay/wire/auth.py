@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -32,6 +30,8 @@ CERT_LIFETIME_SECONDS = 3600
 CERT_REFRESH_SECONDS = 1800
 """A certificate is renewed when it has less than this to live (core PeerAuth.cpp:45-53)."""
 
+_UNSEALED = (MessageType.HELLO, MessageType.ERROR_MSG)
+"""What always travels without number and MAC."""
 _ENVELOPE_TYPE_AUTH = 3
 _CERT_DIGEST = struct.Struct(">32sIQ32s")
 
@@ -113,8 +113,15 @@ class AuthState(Enum):
     GOT_HELLO = "got-hello"
     GOT_AUTH = "got-auth"
     REFUSED = "refused"
-    """What it said was in turn, but :meth:`AuthContext.process_hello` or
-    :meth:`AuthContext.process_auth` refused it: it cannot be authenticated any more."""
+    """What it said was in turn, but :meth:`AuthContext.process_hello`,
+    :meth:`AuthContext.process_auth` or :meth:`AuthContext.unwrap_message` refused it: it cannot
+    be authenticated any more."""
+
+
+_OUT_OF_TURN = frozenset(
+    {DropReason.TOO_EARLY, DropReason.UNEXPECTED_HELLO, DropReason.AUTH_OUT_OF_ORDER}
+)
+"""Reasons for which a message is refused, and not the peer: keys and state stay as they are."""
 
 
 class AuthContext:
@@ -122,7 +129,9 @@ class AuthContext:
 
     Usable alone: exchange :meth:`create_hello` and :meth:`process_hello`, then
     :meth:`create_auth` and :meth:`process_auth`, then :meth:`wrap_message` and
-    :meth:`unwrap_message`. A failure leaves the context useless, as it ends a connection.
+    :meth:`unwrap_message`. A peer that failed in one of these is refused for good, as it ends a
+    connection; only what came out of turn changes nothing. Once a record failed, none but an
+    ERROR_MSG, which is never verified, can be unwrapped any more.
 
     :param we_called_remote: whether we are the side that dialled.
     :param identity: the process's session key; one is made when none is given.
@@ -183,11 +192,14 @@ class AuthContext:
 
         :raises PeerViolation: as core would drop the peer.
         """
-        hello = self.read_hello(message)
-        self.check_certificate(hello)
-        self.accept_hello(hello)
-        with self._refusing():
+        try:
+            hello = self.read_hello(message)
+            self.check_certificate(hello)
+            self.accept_hello(hello)
             self.check_hello(hello)
+        except PeerViolation as violation:
+            self._refuse(violation)
+            raise
         return hello
 
     def create_auth(self) -> Message:
@@ -199,9 +211,12 @@ class AuthContext:
 
         :raises PeerViolation: when it comes out of order, or lacks the flow control flag.
         """
-        self.accept_auth()
-        with self._refusing():
+        try:
+            self.accept_auth()
             self.check_auth_flags(message)
+        except PeerViolation as violation:
+            self._refuse(violation)
+            raise
 
     def wrap_message(self, message: Message) -> bytes:
         """Return the envelope of ``message``, without record mark: numbered and MACed.
@@ -211,7 +226,7 @@ class AuthContext:
         :raises CryptoError: for any other message before the peer's HELLO.
         :raises ValueError: when it is longer than any peer takes.
         """
-        if message.type in (MessageType.HELLO, MessageType.ERROR_MSG):
+        if message.type in _UNSEALED:
             return wrap_unauthenticated(message.body)
         if self.sealing is None:
             raise CryptoError(f"{message.type.name} cannot be sealed before HELLO was received")
@@ -220,21 +235,31 @@ class AuthContext:
     def unwrap_message(self, record: bytes) -> Message:
         """Return the message in an envelope, verified as soon as there are keys.
 
-        :raises PeerViolation: when the envelope is corrupt, out of sequence or forged.
-        """
-        opened = (
-            unwrap_unauthenticated(record) if self.opening is None else self.opening.open(record)
-        )
-        return Message(opened[1])
+        Before that nothing but HELLO and ERROR_MSG is given out.
 
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Let no caller who overlooks a violation take the peer for authenticated."""
+        :raises PeerViolation: when the envelope is corrupt, out of sequence or forged, or holds
+            what cannot be verified yet (connection.md 12, rows 21 and 24).
+        """
         try:
-            yield
-        except PeerViolation:
-            self.state = AuthState.REFUSED
+            if self.opening is None:
+                return self._unwrap_unverified(record)
+            return Message(self.opening.open(record)[1])
+        except PeerViolation as violation:
+            self._refuse(violation)
             raise
+
+    def _unwrap_unverified(self, record: bytes) -> Message:
+        message = Message(unwrap_unauthenticated(record)[1])
+        if message.type is MessageType.AUTH:
+            raise DropReason.AUTH_OUT_OF_ORDER.violation(f"in state {self.state.value}")
+        if message.type not in _UNSEALED:
+            raise DropReason.TOO_EARLY.violation(kind=message.type.name)
+        return message
+
+    def _refuse(self, violation: PeerViolation) -> None:
+        """Let no caller who overlooks a violation take the peer for authenticated."""
+        if violation.kind not in _OUT_OF_TURN:
+            self.state = AuthState.REFUSED
 
     # The steps of process_hello and process_auth, for who has more to check between them.
 

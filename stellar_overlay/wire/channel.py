@@ -93,18 +93,33 @@ class SealingKey:
         self.sequence = sequence
 
 
+class _LostKey:
+    """Stands in for the HMAC of a key that is of no use any more: no MAC is right."""
+
+    def copy(self) -> _LostKey:
+        return self
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Do nothing: whatever is signed, :meth:`verify` refuses it."""
+
+    def verify(self, signature: bytes) -> None:
+        raise InvalidSignature
+
+
 class OpeningKey:
     """The peer's direction: checks number and MAC of each message, in order.
 
-    After an error the key is of no use: a link whose channel failed once is closed.
+    After a record that was refused the key is of no use, as a link whose channel failed once is
+    closed: nothing opens any more but an ERROR_MSG, which is never verified.
 
     :param key: 32 bytes.
+    :ivar sequence: how many messages were opened, which is the number of the next one.
     """
 
     __slots__ = ("_hmac", "sequence")
 
     def __init__(self, key: bytes) -> None:
-        self._hmac = HMAC(key, SHA256())
+        self._hmac: HMAC | _LostKey = HMAC(key, SHA256())
         self.sequence = 0
 
     def open(self, record: bytes) -> tuple[int, bytes]:
@@ -113,20 +128,24 @@ class OpeningKey:
         :raises PeerViolation: when the envelope is corrupt, the number or the MAC is wrong; in
             this order. Only an ERROR_MSG is never verified (core Peer.cpp:1030-1049).
         """
-        kind, body = unwrap_unauthenticated(record)
-        if kind == _ERROR_MSG:
-            return kind, body
-        number = int.from_bytes(record[4:12], "big")
-        if number != self.sequence:
-            raise DropReason.UNEXPECTED_SEQUENCE.violation(
-                f"message {number} instead of {self.sequence}"
-            )
-        mac = self._hmac.copy()
-        mac.update(memoryview(record)[4:-_MAC_SIZE])
         try:
-            mac.verify(record[-_MAC_SIZE:])
-        except InvalidSignature:
-            raise DropReason.UNEXPECTED_MAC.violation(f"message {number}") from None
+            kind, body = unwrap_unauthenticated(record)
+            if kind == _ERROR_MSG:
+                return kind, body
+            number = int.from_bytes(record[4:12], "big")
+            if number != self.sequence:
+                raise DropReason.UNEXPECTED_SEQUENCE.violation(
+                    f"message {number} instead of {self.sequence}"
+                )
+            mac = self._hmac.copy()
+            mac.update(memoryview(record)[4:-_MAC_SIZE])
+            try:
+                mac.verify(record[-_MAC_SIZE:])
+            except InvalidSignature:
+                raise DropReason.UNEXPECTED_MAC.violation(f"message {number}") from None
+        except PeerViolation:
+            self._hmac = _LostKey()
+            raise
         self.sequence += 1
         return kind, body
 

@@ -74,22 +74,32 @@ _KIND = struct.Struct(">I")
 class Message:
     """One StellarMessage: its type and exact body; decoded when somebody asks.
 
-    :param body: exact XDR, as received or as made by this module.
+    :param body: exact XDR, as received or as made by this module; what may change is copied.
+    :raises TypeError: when the body is not bytes.
     :raises XdrError: when the body does not begin with a type that exists. The rest is not
         looked at here; :func:`stellar_overlay.wire.xdr_check.check` does that.
     """
 
     __slots__ = ("_decoded", "_flood_hash", "body", "type")
 
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.type = message_type(body)
+    def __init__(self, body: bytes | bytearray | memoryview) -> None:
+        self.body = body if type(body) is bytes else _as_bytes(body)
+        self.type = message_type(self.body)
         self._decoded: StellarMessage | None = None
         self._flood_hash: bytes | None = None
 
     @classmethod
     def from_xdr(cls, message: StellarMessage) -> Message:
-        """Return the message that a ``stellar_sdk.xdr.StellarMessage`` describes."""
+        """Return the message that a ``stellar_sdk.xdr.StellarMessage`` describes.
+
+        :raises TypeError: when it is nothing of that kind.
+        """
+        from stellar_sdk.xdr import StellarMessage
+
+        if not isinstance(message, StellarMessage):
+            raise TypeError(
+                f"a stellar_sdk.xdr.StellarMessage is wanted, not a {type(message).__name__}"
+            )
         return cls(message.to_xdr_bytes())
 
     @property
@@ -133,6 +143,13 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message {self.type.name} {len(self.body)} bytes>"
+
+
+def _as_bytes(body: object) -> bytes:
+    """Return a copy that nobody else can change."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise TypeError(f"the body of a message is bytes, not a {type(body).__name__}")
 
 
 def message_type(body: bytes) -> MessageType:

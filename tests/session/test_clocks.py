@@ -6,11 +6,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.session.flow_control import FlowControlConfig
-from stellar_overlay.session.session import PROGRESS_BYTES, Session
+from stellar_overlay.session.session import Session
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext
-from stellar_overlay.wire.message import MessageType
+from stellar_overlay.wire.message import MessageType, encode_auth
 from tests.builders import OpenGate, advert, get_tx_set, make_node, quorum_set, transaction
+from tests.by_hand import ByHand
 from tests.session.clocked import Clocked
 
 
@@ -104,6 +105,24 @@ class IdleTests(SynchronousTestCase):
             Clocked(SessionConfig(peer_timeout_secs=12)).run(99), (20.0, DropReason.IDLE)
         )
 
+    def test_handshake_is_reading(self) -> None:
+        """HELLO and AUTH count as something read, each when it is complete."""
+        for calls in (True, False):
+            hand = ByHand(calls=calls)
+            session = hand.side.session
+            for record_of, done_at in (
+                (ByHand.hello, 1.0),
+                (lambda hand: hand.sealed(encode_auth()), 2.0),
+            ):
+                record = record_of(hand)
+                hand.pair.now = done_at - 0.5
+                hand.say(record[:-1])
+                self.assertEqual(session.clocks.last_read, done_at - 1.0, f"{calls=}")
+                hand.pair.now = done_at
+                hand.say(record[-1:])
+                self.assertEqual(session.clocks.last_read, done_at, f"{calls=}")
+            self.assertTrue(session.is_authenticated)
+
     def test_trickle_of_a_record(self) -> None:
         """Bytes of a record that never gets complete are not reading (row 14)."""
         link = Clocked()
@@ -114,44 +133,17 @@ class IdleTests(SynchronousTestCase):
         self.assertEqual(link.session.clocks.last_read, 0.0)
         self.assertEqual(link.run(99), (35.0, DropReason.IDLE))
 
-    def test_large_record_that_progresses(self) -> None:
-        """Each 64 KiB of an incomplete record count as reading; one byte less does not."""
+    def test_bytes_of_an_incomplete_record(self) -> None:
+        """However many come, and however fast: only a complete record was read (row 14)."""
         link = Clocked()
         record = link.hand.sealed(transaction(250_000).body)
-        sizes = (PROGRESS_BYTES, PROGRESS_BYTES - 1, 1, PROGRESS_BYTES - 1, len(record))
-        read_at, start = [], 0
-        for link.now, size in enumerate(sizes, 1):
-            link.feed(record[start : start + size])
-            start += size
-            read_at.append(link.session.clocks.last_read)
-        self.assertEqual(PROGRESS_BYTES, 65_536)
-        self.assertEqual(read_at, [1, 1, 3, 3, 5])
+        for second in range(34):
+            self.assertIsNone(link.run(second))
+            link.feed(record[second * 7000 : (second + 1) * 7000])
+        self.assertEqual(link.session.clocks.last_read, 0.0)
+        link.feed(record[34 * 7000 :])
+        self.assertEqual(link.session.clocks.last_read, link.now)
         self.assertEqual(len(link.side.messages), 1)
-
-    def test_slow_large_record_lives(self) -> None:
-        """64 KiB each 25 seconds keep a link alive; 32 KiB do not."""
-        for size, expected in ((PROGRESS_BYTES, None), (PROGRESS_BYTES // 2, DropReason.IDLE)):
-            link = Clocked()
-            record = link.hand.sealed(transaction(250_000).body)
-            ended = None
-            for step in range(4):
-                link.feed(record[step * size : (step + 1) * size])
-                ended = ended or link.run(25.0 * (step + 1))
-            self.assertEqual(ended and ended[1], expected)
-
-    def test_progress_starts_anew_with_each_record(self) -> None:
-        """What is left behind a complete record is progress only with 64 KiB more."""
-        link = Clocked()
-        query = link.hand.sealed(get_tx_set().body)
-        record = link.hand.sealed(transaction(150_000).body)
-        link.now = 1.0
-        link.feed(query + record[:60_000])
-        link.now = 2.0
-        link.feed(record[60_000:70_000])
-        self.assertEqual(link.session.clocks.last_read, 1.0)
-        link.now = 3.0
-        link.feed(record[70_000 : 60_000 + PROGRESS_BYTES])
-        self.assertEqual(link.session.clocks.last_read, 3.0)
 
 
 class NoFloodRequestsTests(SynchronousTestCase):

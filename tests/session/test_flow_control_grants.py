@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.session.flow_control import FlowControl, Item, SendMoreCapacity
+from stellar_overlay.wire.auth import AuthState
 from tests.builders import advert, scp_prepare, transaction
+from tests.by_hand import ByHand
 from tests.session.test_flow_control import adverts, flow_with, items, queries
 
 
@@ -125,6 +127,23 @@ class TransactionSizeTests(SynchronousTestCase):
         self.assertFalse(flow.begin_message_processing(transaction(1200)))
         flow.handle_tx_size_increase(200)
         self.assertTrue(flow.begin_message_processing(transaction(1200)))
+
+    def test_decrease(self) -> None:
+        """A smaller limit takes nothing back: the peer may send all that it was granted."""
+        hand = ByHand().go_to(AuthState.GOT_AUTH)
+        session = hand.side.session
+        session.set_max_tx_size(102_400 + 500, 0.0)
+        hand.hear()
+        granted, heard = session.flow_control.get_stats(), list(hand.heard)
+        session.set_max_tx_size(1000, 0.0)
+        self.assertEqual(session.flow_control.max_tx_size, 1000)
+        self.assertEqual(session.flow_control.get_stats(), granted)
+        hand.hear()
+        self.assertEqual(hand.heard, heard)
+        sizes = [100_000] * 3 + [500]
+        hand.say(*[hand.sealed(transaction(size).body) for size in sizes])
+        self.assertIsNone(hand.side.violation)
+        self.assertEqual([message.size for message in hand.side.messages], sizes)
 
 
 class SendMoreCapacityTests(SynchronousTestCase):

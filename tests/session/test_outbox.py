@@ -235,12 +235,26 @@ class GrantTests(SynchronousTestCase):
         self.assertEqual(sum(size for _, size in grants), 10**9)
 
     def test_no_grant_overflows(self) -> None:
-        """A grant holds 2^32 - 1 of each; what is more goes into another."""
-        outbox, _ = make_outbox()
-        for _ in range(100):
-            outbox.add_grant(SendMoreCapacity(1, 2**31), 0.0)
-        grants = [decode_send_more_extended(body) for body in leave(outbox)]
-        self.assertEqual(sum(size for _, size in grants), 100 * 2**31)
+        """A grant holds 2^32 - 1 of each; what is more goes into another, and nothing is lost."""
+        for messages, size in ((1, 2**31), (2**31, 1), (2**31, 2**31)):
+            outbox, _ = make_outbox()
+            for _ in range(100):
+                outbox.add_grant(SendMoreCapacity(messages, size), 0.0)
+            grants = [decode_send_more_extended(body) for body in leave(outbox)]
+            self.assertEqual(sum(count for count, _ in grants), 100 * messages)
+            self.assertEqual(sum(total for _, total in grants), 100 * size)
+
+    def test_a_grant_is_filled_to_the_brim(self) -> None:
+        """Exactly 2^32 - 1 still go into one grant, of messages and of bytes; one more does not."""
+        for first, more in (((2**32 - 2, 1), (1, 1)), ((1, 2**32 - 2), (1, 1))):
+            outbox, _ = make_outbox()
+            for _ in range(MAX_GRANTS - 1):
+                outbox.add_grant(SendMoreCapacity(1, 1), 0.0)
+            for grant in (first, more, more):
+                outbox.add_grant(SendMoreCapacity(*grant), 0.0)
+            full = encode_send_more_extended(first[0] + 1, first[1] + 1)
+            last = encode_send_more_extended(*more)
+            self.assertEqual(leave(outbox)[MAX_GRANTS - 1 :], [full, last])
 
     def test_counts_anew_when_they_left(self) -> None:
         """Once the peer takes them, grants are one by one again."""

@@ -248,6 +248,19 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual((outbox.queue_size(SCP), outbox.dropped(SCP)), (kept, 100 - kept))
         self.assert_bounded(outbox, messages[-kept:])
 
+    def test_exactly_the_limit(self) -> None:
+        """4 MiB may wait, to the byte; the smallest message more drops the oldest, and one only."""
+        outbox = ScpOutbox()
+        overhead = scp_prepare(value=b"").size
+        size = SCP_QUEUE_BYTE_LIMIT // 128
+        messages = [scp_prepare(slot, value=bytes(size - overhead)) for slot in range(1, 129)]
+        outbox.offer(*messages)
+        self.assertEqual(outbox.queue_weight(SCP), SCP_QUEUE_BYTE_LIMIT)
+        self.assertEqual((outbox.queue_size(SCP), outbox.dropped(SCP)), (128, 0))
+        outbox.offer(scp_prepare(129))
+        self.assertEqual((outbox.queue_size(SCP), outbox.dropped(SCP)), (128, 1))
+        self.assertEqual(outbox.drain(), [*messages[1:], scp_prepare(129)])
+
     def test_growth_by_replacement(self) -> None:
         """Small statements replaced by large ones stay within the limit as well."""
         outbox = ScpOutbox()

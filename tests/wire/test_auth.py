@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stellar_overlay.error import CryptoError, DropReason, ErrorCode, PeerViolation
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.wire.auth import AuthContext, AuthState, SessionIdentity
-from stellar_overlay.wire.codec import frame
+from stellar_overlay.wire.channel import wrap_unauthenticated
 from stellar_overlay.wire.message import (
     Hello,
     Message,
@@ -157,10 +157,37 @@ class OrderTests(AuthTestCase):
     def test_auth_before_hello(self) -> None:
         """Row 21: nothing is verified yet, and AUTH is out of order."""
         for sender, receiver in (contexts(), contexts()[::-1]):
-            record = frame(bytes(12) + sender.create_auth().body + bytes(32))[4:]
-            message = receiver.unwrap_message(record)
-            self.assert_violation(DropReason.AUTH_OUT_OF_ORDER, receiver.process_auth, message)
+            auth = sender.create_auth()
+            record = wrap_unauthenticated(auth.body)
+            self.assert_violation(DropReason.AUTH_OUT_OF_ORDER, receiver.unwrap_message, record)
+            self.assert_violation(DropReason.AUTH_OUT_OF_ORDER, receiver.process_auth, auth)
             self.assertIs(receiver.state, AuthState.CONNECTED)
+
+    def test_nothing_unverified_is_given_out(self) -> None:
+        """Row 24: before there are keys only HELLO and ERROR_MSG can be unwrapped."""
+        for kind in MessageType:
+            for receiver in contexts():
+                record = wrap_unauthenticated(kind.to_bytes(4, "big") + bytes(32))
+                if kind in (MessageType.HELLO, MessageType.ERROR_MSG):
+                    self.assertIs(receiver.unwrap_message(record).type, kind)
+                elif kind is not MessageType.AUTH:
+                    violation = self.assertRaises(PeerViolation, receiver.unwrap_message, record)
+                    self.assertIs(violation.kind, DropReason.TOO_EARLY)
+                    self.assertEqual(
+                        str(violation), f"received {kind.name} before completed handshake"
+                    )
+                    self.assertIsNone(violation.code)
+
+    def test_goes_on_after_what_came_too_early(self) -> None:
+        """What came out of turn harms nothing: the handshake can still be completed."""
+        caller, callee = contexts()
+        for message in (advert(), caller.create_auth()):
+            with self.assertRaises(PeerViolation):
+                callee.unwrap_message(wrap_unauthenticated(message.body))
+        callee.process_hello(carry(caller, callee, caller.create_hello()))
+        caller.process_hello(carry(callee, caller, callee.create_hello()))
+        callee.process_auth(carry(caller, callee, caller.create_auth()))
+        self.assertTrue(callee.is_authenticated)
 
     def test_second_auth(self) -> None:
         """Row 22: a second AUTH with a right MAC is out of order."""
@@ -207,6 +234,7 @@ class OrderTests(AuthTestCase):
         """What is no HELLO is no HELLO, and what is no AUTH is no AUTH."""
         caller, callee = contexts()
         self.assert_violation(DropReason.CORRUPT_XDR, callee.process_hello, caller.create_auth())
+        caller, callee = contexts()
         callee.process_hello(caller.create_hello())
         self.assert_violation(DropReason.CORRUPT_XDR, callee.process_auth, advert())
         self.assertFalse(callee.is_authenticated)
@@ -234,3 +262,50 @@ class OrderTests(AuthTestCase):
         seen.append(authenticated()[1].unwrap_message(record))
         self.assertEqual(seen, [error] * 3)
         self.assertEqual(error.type, MessageType.ERROR_MSG)
+
+
+class RefusedTests(AuthTestCase):
+    """A failure leaves a context that is used alone of no use, as it ends a connection."""
+
+    def test_bad_hello(self) -> None:
+        """After a HELLO that was refused for whatever reason, a good one is not taken."""
+        for changes in (
+            {"version_string": bytes(101)},
+            {"nonce": bytes(28)},
+            {"network_id": bytes(32)},
+            {"node_key": make_node(3).peer_id.key},
+            {"listening_port": 0},
+        ):
+            caller, callee = contexts()
+            with self.assertRaises(PeerViolation):
+                callee.process_hello(hello_of(caller, **changes))
+            self.assertIs(callee.state, AuthState.REFUSED)
+            hello = caller.create_hello()
+            self.assert_violation(DropReason.UNEXPECTED_HELLO, callee.process_hello, hello)
+            auth = caller.create_auth()
+            self.assert_violation(DropReason.AUTH_OUT_OF_ORDER, callee.process_auth, auth)
+            self.assertFalse(callee.is_authenticated)
+
+    def test_bad_record(self) -> None:
+        """After a forged, skipped or corrupt record the peer is authenticated no more."""
+        for spoil in (
+            lambda record: record[:-1] + bytes([record[-1] ^ 1]),
+            lambda record: record[:11] + bytes([record[11] + 1]) + record[12:],
+            lambda record: record + b"\0",
+        ):
+            caller, callee = authenticated()
+            record = caller.wrap_message(advert())
+            with self.assertRaises(PeerViolation):
+                callee.unwrap_message(spoil(record))
+            self.assertIs(callee.state, AuthState.REFUSED)
+            self.assertFalse(callee.is_authenticated)
+            self.assert_violation(DropReason.UNEXPECTED_MAC, callee.unwrap_message, record)
+            error = Message(encode_error(ErrorCode.ERR_AUTH, "unexpected MAC"))
+            self.assertEqual(carry(caller, callee, error), error)
+
+    def test_bad_first_record(self) -> None:
+        """A corrupt record before HELLO is a failure like any other."""
+        caller, callee = contexts()
+        self.assert_violation(DropReason.CORRUPT_XDR, callee.unwrap_message, bytes(44))
+        hello = caller.create_hello()
+        self.assert_violation(DropReason.UNEXPECTED_HELLO, callee.process_hello, hello)

@@ -16,7 +16,7 @@ from stellar_overlay.wire.channel import (
     unwrap_unauthenticated,
     wrap_unauthenticated,
 )
-from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, frame
+from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer, frame
 from stellar_overlay.wire.message import (
     MessageType,
     encode_auth,
@@ -55,6 +55,14 @@ def envelope(body: bytes, number: int = 0, key: bytes = KEY, *, version: int = 0
     """Return an envelope whose number, version and MAC are as told, made by hand."""
     signed = number.to_bytes(8, "big") + body
     return version.to_bytes(4, "big") + signed + hmac.digest(key, signed, "sha256")
+
+
+BAD = {
+    "MAC": envelope(BODIES[1], 1)[:-32] + bytes(32),
+    "number": envelope(BODIES[1], 2),
+    "version": envelope(BODIES[1], 1, version=1),
+}
+"""Records that are refused where number 1 is due."""
 
 
 def seal_all(bodies: list[bytes], key: bytes = KEY) -> list[bytes]:
@@ -216,19 +224,49 @@ class OpeningTests(ChannelTestCase):
 
     def test_message_without_mac(self) -> None:
         """Row 18: what is sent as if there were no keys is refused, first or later."""
-        opening = OpeningKey(KEY)
-        for reason in (DropReason.UNEXPECTED_MAC, DropReason.UNEXPECTED_SEQUENCE):
-            for body in BODIES:
-                self.assert_refused(opening, wrap_unauthenticated(body), reason)
-            opening.open(envelope(BODIES[0], opening.sequence))
+        for body in BODIES:
+            opening = OpeningKey(KEY)
+            self.assert_refused(opening, wrap_unauthenticated(body), DropReason.UNEXPECTED_MAC)
+            opening = OpeningKey(KEY)
+            opening.open(envelope(BODIES[0]))
+            self.assert_refused(opening, wrap_unauthenticated(body), DropReason.UNEXPECTED_SEQUENCE)
 
-    def test_forged_message_does_not_count(self) -> None:
-        """Y2: after a forged record the genuine one with the same number still opens."""
-        good = envelope(BODIES[0])
-        opening = OpeningKey(KEY)
-        self.assert_refused(opening, good[:-32] + bytes(32), DropReason.UNEXPECTED_MAC)
-        self.assertEqual(opening.sequence, 0)
-        self.assertEqual(opening.open(good), (MessageType.AUTH, BODIES[0]))
+    def test_refused_message_does_not_count(self) -> None:
+        """Y2: a record that is refused leaves the count where it was."""
+        for bad in BAD.values():
+            opening = OpeningKey(KEY)
+            opening.open(envelope(BODIES[0]))
+            with self.assertRaises(PeerViolation):
+                opening.open(bad)
+            self.assertEqual(opening.sequence, 1)
+
+    def test_no_use_after_an_error(self) -> None:
+        """Once a record was refused, the genuine one is refused, too, alone or in a batch."""
+        good = envelope(BODIES[1], 1)
+        for name, bad in BAD.items():
+            opening = OpeningKey(KEY)
+            opening.open(envelope(BODIES[0]))
+            with self.assertRaises(PeerViolation):
+                opening.open(bad)
+            for _ in range(2):
+                self.assert_refused(opening, good, DropReason.UNEXPECTED_MAC)
+            frames = FrameBuffer(MAX_MESSAGE_SIZE)
+            frames.feed(frame(good))
+            opened: list[tuple[int, bytes]] = []
+            with self.assertRaises(PeerViolation):
+                opening.open_records(frames, opened, 9)
+            self.assertEqual((opened, opening.sequence), ([], 1), name)
+
+    def test_error_after_an_error(self) -> None:
+        """An ERROR_MSG, which is never verified, still says why the peer has gone."""
+        body = encode_error(ErrorCode.ERR_AUTH, "unexpected MAC")
+        for bad in BAD.values():
+            opening = OpeningKey(KEY)
+            with self.assertRaises(PeerViolation):
+                opening.open(bad)
+            self.assertEqual(
+                opening.open(wrap_unauthenticated(body)), (MessageType.ERROR_MSG, body)
+            )
 
     def test_error_is_never_verified(self) -> None:
         """Row 19: an ERROR_MSG opens with any number and MAC, and never counts."""

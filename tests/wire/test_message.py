@@ -285,6 +285,37 @@ class MessageTests(SynchronousTestCase):
         """The 21 types have core's numbers; 1, 4, 14 and 15 are none."""
         self.assertEqual(sorted(MessageType), [0, 2, 3, *range(5, 14), *range(16, 25)])
 
+    def test_body_is_bytes(self) -> None:
+        """A text or a number is no body, and the error says what is wanted."""
+        for body in ("x", "", None, 5, [0, 0, 0, 11], object()):
+            error = self.assertRaises(TypeError, Message, body)
+            self.assertEqual(
+                str(error), f"the body of a message is bytes, not a {type(body).__name__}"
+            )
+
+    def test_what_may_change_is_copied(self) -> None:
+        """A buffer may be used for something else afterwards: the message stays."""
+        exact = BODIES["FLOOD_ADVERT"]
+        buffer = bytearray(exact)
+        for body in (buffer, memoryview(buffer)):
+            message = Message(body)
+            buffer[:] = bytes(len(exact))
+            self.assertIs(type(message.body), bytes)
+            self.assertEqual(message, Message(exact))
+            self.assertEqual(hash(message), hash(Message(exact)))
+            buffer[:] = exact
+        self.assertIs(Message(exact).body, exact)
+
+    def test_from_what_is_no_message(self) -> None:
+        """Only a StellarMessage describes a message, not even another object of XDR."""
+        hello = Message(BODIES["HELLO"]).decoded.hello
+        for thing in (None, b"", BODIES["HELLO"], "HELLO", Message(BODIES["HELLO"]), hello):
+            error = self.assertRaises(TypeError, Message.from_xdr, thing)
+            self.assertEqual(
+                str(error),
+                f"a stellar_sdk.xdr.StellarMessage is wanted, not a {type(thing).__name__}",
+            )
+
     def test_unknown_or_missing_type(self) -> None:
         """A body that does not begin with a type that exists makes no message."""
         bad = [b"", b"\0", b"\0\0\0", *(n.to_bytes(4, "big") for n in (1, 4, 14, 15, 25, 2**31))]
