@@ -113,6 +113,7 @@ class OverlayMetrics:
         self.outbound_drop = Counter()
         self.outbound_cancel = Counter()
         self.observer_errors = Counter()
+        self.database_errors = Counter()
         self.connection_latency = Timer()
         self.connection_read_throttle = Timer()
         self.connection_flood_throttle = Timer()
