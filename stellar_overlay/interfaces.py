@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.identity import PeerId
 from stellar_overlay.wire.message import Hello, Message, PeerEntry
 
@@ -41,12 +42,44 @@ class Gate(Protocol):
         ...
 
 
+class AddressBook(Protocol):
+    """What gossip may use of the table of peers."""
+
+    def ensure_exists(self, address: ResolvedPeerAddress) -> bool:
+        """Remember an address that was heard of, if there is room; tell whether it is known."""
+        ...
+
+    def get_peers_to_send(
+        self, size: int, accept: Callable[[ResolvedPeerAddress], bool]
+    ) -> list[ResolvedPeerAddress]:
+        """Return up to ``size`` accepted addresses to share, at random.
+
+        Those come first at which somebody has answered us.
+        """
+        ...
+
+
+class PeerSource(Protocol):
+    """Addresses of one type that are due to be dialled."""
+
+    def get_random_peers(
+        self, count: int, accept: Callable[[ResolvedPeerAddress], bool]
+    ) -> list[ResolvedPeerAddress]:
+        """Return up to ``count`` accepted addresses, at random."""
+        ...
+
+
 class Link(Protocol):
     """What gossip may use of an authenticated peer."""
 
     @property
     def peer_id(self) -> PeerId:
         """Who it is."""
+        ...
+
+    @property
+    def address(self) -> ResolvedPeerAddress:
+        """Its IP address, and the port that it says it listens on."""
         ...
 
     def send(self, message: Message) -> bool:
@@ -67,4 +100,8 @@ class Herder(Protocol):
 
     def scp_state_from(self) -> int:
         """Return the slot from which on a new peer is asked for SCP messages."""
+        ...
+
+    def is_tracking(self) -> bool:
+        """Tell whether the node follows consensus; out of sync, it tries other peers."""
         ...

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stellar_overlay.gossip.peer_exchange import PeerExchange
 from stellar_overlay.gossip.query_limits import QueryLimits
 from stellar_overlay.interfaces import Herder, Link
 from stellar_overlay.wire.message import (
     Message,
     MessageType,
     decode_hash_query,
+    decode_peers,
     encode_dont_have,
 )
 
@@ -17,12 +19,13 @@ Handler = Callable[[Link, bytes, float], None]
 
 
 class MessageDispatcher:
-    """Answers peers' questions from what the herder knows.
+    """Answers peers' questions from what the herder knows, and hands on what they tell.
 
     :param herder: the brain that knows quorum sets and transaction sets.
+    :param exchange: takes the addresses that peers share.
     """
 
-    def __init__(self, herder: Herder) -> None:
+    def __init__(self, herder: Herder, exchange: PeerExchange | None = None) -> None:
         self._limits: dict[Link, QueryLimits] = {}
         self.handlers: dict[int, Handler] = {
             MessageType.GET_SCP_QUORUMSET: self._answering(
@@ -32,6 +35,8 @@ class MessageDispatcher:
                 MessageType.GET_TX_SET, MessageType.GENERALIZED_TX_SET, herder.get_tx_set
             ),
         }
+        if exchange is not None:
+            self.handlers[MessageType.PEERS] = _learning(exchange)
 
     def handle_message(self, link: Link, message: Message, now: float) -> None:
         """Do what is to be done with one message."""
@@ -60,3 +65,10 @@ class MessageDispatcher:
         if limits is None:
             limits = self._limits[link] = QueryLimits()
         return limits.allow(kind, now)
+
+
+def _learning(exchange: PeerExchange) -> Handler:
+    def learn(link: Link, body: bytes, now: float) -> None:
+        exchange.receive(link, decode_peers(body))
+
+    return learn

@@ -2,105 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import product
+from itertools import permutations, product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
-from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.error import PeerViolation
-from stellar_overlay.gossip.admission import (
-    MAX_PENDING_PER_IP,
-    SILENT_SECONDS,
-    Admission,
-    ConnectionLimits,
-)
+from stellar_overlay.gossip.admission import MAX_PENDING_PER_IP, SILENT_SECONDS, Admission
 from stellar_overlay.identity import PeerId
-
-OWN = PeerId(b"\x80" * 32)
-LESSER = PeerId(b"\x01" * 32)
-GREATER = PeerId(b"\xff" * 32)
-
-
-@dataclass(eq=False)
-class FakeLink:
-    """A link that does as it is told."""
-
-    we_called_remote: bool = False
-    remote: ResolvedPeerAddress | None = None
-    last_read: float = 0.0
-    dropped: list[str] = field(default_factory=list)
-    admission: Admission | None = None
-    peer_id: PeerId | None = None
-
-    def drop(self, violation: PeerViolation) -> None:
-        self.dropped.append(violation.reason)
-        assert self.admission is not None
-        self.admission.remove(self, self.peer_id)
-
-
-def at(host: str, port: int = 40_000) -> ResolvedPeerAddress:
-    """Return the socket address of a caller."""
-    return ResolvedPeerAddress(host, port)
-
-
-def limits(outbound: int = 8, inbound: int = 64, pending: int = 500) -> ConnectionLimits:
-    """Return the limits of a configuration."""
-    return ConnectionLimits.of(outbound, inbound, pending)
-
-
-class AdmissionTestCase(SynchronousTestCase):
-    """Makes links and brings them through their stages."""
-
-    def admission(
-        self, *, allow_private: bool = False, outbound: int = 8, inbound: int = 64
-    ) -> Admission:
-        return Admission(limits(outbound, inbound), OWN, allow_private=allow_private)
-
-    def pending(
-        self, admission: Admission, *, ours: bool = False, host: str | None = "192.0.2.1"
-    ) -> FakeLink:
-        remote = None if host is None else at(host)
-        link = FakeLink(we_called_remote=ours, remote=remote, admission=admission)
-        admission.open(link)
-        return link
-
-    def authenticated(
-        self, admission: Admission, peer_id: PeerId, *, ours: bool = False, last_read: float = 0
-    ) -> FakeLink:
-        link = self.pending(admission, ours=ours)
-        link.peer_id = peer_id
-        link.last_read = last_read
-        admission.admit(link, peer_id)
-        return link
-
-    def assert_refused(self, reason: str, code: int, call: object, *args: object) -> None:
-        assert callable(call)
-        with self.assertRaises(PeerViolation) as caught:
-            call(*args)
-        violation = caught.exception
-        self.assertEqual((violation.reason, violation.code), (reason, code))
-
-
-class LimitsTests(SynchronousTestCase):
-    """How pending slots are shared between the directions."""
-
-    def test_the_table_of_core(self) -> None:
-        """Connection.md 8.1: 500 make 56 and 444, and nobody gets less than one."""
-        table = {
-            (8, 64, 500): (56, 444),
-            (8, 64, 1): (1, 1),
-            (1, 1, 2): (1, 1),
-            (1, 65535, 500): (1, 499),
-            (65535, 1, 500): (500, 1),
-            (3, 0, 10): (10, 1),
-        }
-        for (outbound, inbound, pending), shares in table.items():
-            of = limits(outbound, inbound, pending)
-            self.assertEqual((of.max_outbound_pending, of.max_inbound_pending), shares)
-            self.assertEqual((of.max_outbound, of.max_inbound), (outbound, inbound))
+from tests.gossip.links import (
+    GREATER,
+    LESSER,
+    OWN,
+    AdmissionTestCase,
+    FakeLink,
+    at,
+    limits,
+    node,
+)
 
 
 class PendingTests(AdmissionTestCase):
@@ -121,11 +40,14 @@ class PendingTests(AdmissionTestCase):
         admission = self.admission()
         for number in range(56):
             self.assertTrue(admission.may_dial(), number)
-            admission.begin_dial() if number % 2 else self.pending(admission, ours=True)
+            if number % 2:
+                admission.begin_dial(at(f"192.0.2.{number}"))
+            else:
+                self.pending(admission, ours=True)
         self.assertFalse(admission.may_dial())
-        self.assertEqual(admission.outbound, 56)
+        self.assertEqual((admission.outbound, admission.pending_outbound), (56, 56))
         self.assertTrue(admission.may_accept(at("192.0.2.1")))
-        admission.end_dial()
+        admission.end_dial(at("192.0.2.1"))
         self.assertTrue(admission.may_dial())
 
     def test_one_address_has_sixteen(self) -> None:
@@ -183,7 +105,7 @@ class SlotTests(AdmissionTestCase):
         for ours in (False, True):
             admission = self.admission(outbound=2, inbound=2)
             for number in range(2):
-                self.authenticated(admission, PeerId(bytes([number]) * 32), ours=ours)
+                self.authenticated(admission, node(number), ours=ours)
             late = self.pending(admission, ours=ours)
             self.assert_refused("peer rejected", 4, admission.admit, late, GREATER)
             self.assertIn(late, admission.pending)
@@ -208,6 +130,77 @@ class SlotTests(AdmissionTestCase):
         admission.forget(FakeLink())
         self.assertEqual((admission.pending, admission.closing), (set(), set()))
         self.assertEqual(admission.authenticated, {})
+
+    def test_admitting_twice(self) -> None:
+        """A link has one slot, and a node one link."""
+        admission = self.admission()
+        link = self.authenticated(admission, LESSER)
+        admission.admit(link, LESSER)
+        self.assertEqual(admission.authenticated_inbound, 1)
+        reason = f"already-connected peer: {LESSER.short}"
+        self.assert_refused(reason, 2, admission.admit, self.pending(admission), LESSER)
+        self.assertIs(admission.authenticated[LESSER], link)
+
+    def test_who_has_ended_is_not_admitted(self) -> None:
+        """However it came to that; nobody would ever free its slot."""
+        admission = self.admission()
+        ended = self.pending(admission)
+        admission.remove(ended)
+        for link in (ended, FakeLink()):
+            self.assert_refused("peer rejected", 4, admission.admit, link, LESSER)
+        self.assertEqual(admission.authenticated, {})
+
+    def test_counts(self) -> None:
+        """What an operator and the tick see."""
+        admission = self.admission()
+        admission.begin_dial(at("198.51.100.1"))
+        for number, ours in enumerate((True, True, False)):
+            self.authenticated(admission, node(number), ours=ours)
+            self.pending(admission, ours=ours)
+        self.pending(admission)
+        self.assertEqual((admission.pending_outbound, admission.pending_inbound), (3, 2))
+        self.assertEqual((admission.authenticated_outbound, admission.outbound), (2, 5))
+        self.assertEqual(admission.authenticated_inbound, 1)
+
+
+class ScenarioTests(AdmissionTestCase):
+    """What core's tests ask of admission, R3, R4, R7 and R9 of reliability.md 1.2."""
+
+    def test_beyond_the_maximum(self) -> None:
+        """R3, R4, row 38: who came first stays; the next is rejected, whoever dialled."""
+        for ours in (False, True):
+            admission = self.admission(outbound=int(ours), inbound=int(not ours))
+            first = self.authenticated(admission, GREATER, ours=ours)
+            late = self.pending(admission, ours=ours)
+            self.assert_refused("peer rejected", 4, admission.admit, late, LESSER)
+            self.assertEqual((admission.authenticated, first.dropped), ({GREATER: first}, []))
+
+    def test_three_pending_inbound(self) -> None:
+        """R7: of three mute or slow ones the fourth has no slot, until one has left."""
+        admission = self.admission(inbound_pending=3)
+        mute, other, talker = (self.pending(admission) for _ in range(3))
+        self.assertFalse(admission.may_accept(at("192.0.2.1")))
+        self.assertFalse(admission.may_accept(at("198.51.100.1")))
+        admission.admit(talker, LESSER)
+        self.assertTrue(admission.may_accept(at("192.0.2.1")))
+        self.pending(admission)
+        admission.remove(mute, None)
+        self.assertFalse(admission.may_accept(at("192.0.2.1")))
+        admission.forget(mute)
+        self.assertTrue(admission.may_accept(at("192.0.2.1")))
+        self.assertEqual(other.dropped, [])
+
+    def test_three_pending_outbound(self) -> None:
+        """R9: with three under way, a fourth is not dialled, until one has left."""
+        admission = self.admission(outbound_pending=3)
+        links = [self.pending(admission, ours=True) for _ in range(3)]
+        self.assertFalse(admission.may_dial())
+        admission.admit(links[0], LESSER)
+        self.assertTrue(admission.may_dial())
+        self.pending(admission, ours=True)
+        self.assertFalse(admission.may_dial())
+        admission.remove(links[1], None)
+        self.assertTrue(admission.may_dial())
 
 
 class DuplicateTests(AdmissionTestCase):
@@ -287,6 +280,69 @@ class DuplicateTests(AdmissionTestCase):
         admission.forget(old)
         self.assertIs(admission.authenticated[LESSER], new)
 
+    def test_crossed_dials(self) -> None:
+        """Y27: in whatever order the keys are proven, and the news of an end arrives or not."""
+        events = list(product("ab", (True, False)))
+        for order, ids, is_prompt in product(
+            permutations(events), ((LESSER, GREATER), (GREATER, LESSER)), (True, False)
+        ):
+            own = dict(zip("ab", ids, strict=True))
+            ends = CrossedLinks(own, is_prompt=is_prompt)
+            for name, is_of_a in order:
+                ends.prove(name, is_of_a)
+            ends.deliver()
+            case = (order, ids, is_prompt)
+            self.assertEqual([ends.kept("a"), ends.kept("b")], [[GREATER], [GREATER]], case)
+
+
+class CrossedLinks:
+    """Two nodes, and the two links that they opened to each other at once.
+
+    :param is_prompt: whether an end hears at once that the other has ended a link.
+    """
+
+    def __init__(self, own: dict[str, PeerId], *, is_prompt: bool) -> None:
+        self.own = own
+        self.is_prompt = is_prompt
+        self.nodes = {
+            name: Admission(limits(), peer_id, allow_private=False) for name, peer_id in own.items()
+        }
+        self.links = {
+            (name, is_of_a): FakeLink(
+                we_called_remote=is_of_a == (name == "a"),
+                admission=self.nodes[name],
+                peer_id=own["b" if name == "a" else "a"],
+            )
+            for name, is_of_a in product("ab", (True, False))
+        }
+        for (name, _), link in self.links.items():
+            self.nodes[name].open(link)
+
+    def prove(self, name: str, is_of_a: bool) -> None:
+        """Let a node hear AUTH on one of the links, if it still has it."""
+        node, link = self.nodes[name], self.links[name, is_of_a]
+        if link in node.pending and link.peer_id is not None:
+            try:
+                node.settle_duplicate(link, link.peer_id, 0)
+                node.admit(link, link.peer_id)
+            except PeerViolation as violation:
+                link.drop(violation)
+        if self.is_prompt:
+            self.deliver()
+
+    def deliver(self) -> None:
+        """End at each node what the other has ended."""
+        for (name, is_of_a), link in self.links.items():
+            if link.dropped:
+                other = "b" if name == "a" else "a"
+                self.nodes[other].remove(self.links[other, is_of_a])
+
+    def kept(self, name: str) -> list[PeerId]:
+        """Return who dialled the links that a node still has."""
+        links = self.nodes[name].authenticated.values()
+        others = {True: name, False: "b" if name == "a" else "a"}
+        return [self.own[others[link.we_called_remote]] for link in links]
+
 
 class AccountTests(AdmissionTestCase):
     """Y25: slots come back on every path."""
@@ -302,19 +358,13 @@ class AccountTests(AdmissionTestCase):
     )
     def test_nothing_is_left(self, story: list[tuple[bool, int, str]]) -> None:
         """Whatever links come, prove themselves, replace each other and go."""
-        admission = Admission(limits(2, 3, 10), OWN, allow_private=True)
+        admission = self.admission(outbound=2, inbound=3, allow_private=True)
         links = []
         for now, (ours, number, stage) in enumerate(story):
-            peer_id = PeerId(bytes([number]) * 32)
-            link = FakeLink(
-                we_called_remote=ours,
-                remote=at("192.0.2.1"),
-                last_read=now,
-                admission=admission,
-                peer_id=peer_id,
-            )
+            peer_id = node(number)
+            link = self.pending(admission, ours=ours)
+            link.peer_id, link.last_read = peer_id, now
             links.append(link)
-            admission.open(link)
             if stage != "pending":
                 try:
                     admission.check_hello(peer_id, now)
@@ -325,7 +375,8 @@ class AccountTests(AdmissionTestCase):
             if stage == "both":
                 admission.remove(link, peer_id)
             taken = [other.we_called_remote for other in admission.authenticated.values()]
-            self.assertLessEqual((taken.count(True), taken.count(False)), (2, 3))
+            self.assertLessEqual(taken.count(True), 2)
+            self.assertLessEqual(taken.count(False), 3)
         for link in links:
             admission.remove(link, link.peer_id)
             admission.forget(link)

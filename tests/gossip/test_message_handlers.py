@@ -7,6 +7,7 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.gossip.query_limits import LIMITS, WINDOW_SECONDS, QueryLimits
 from stellar_overlay.herder.ignoring import IgnoringHerder
@@ -31,6 +32,7 @@ class FakeLink:
 
     def __init__(self, number: int = 1) -> None:
         self.peer_id = PeerId(bytes([number]) * 32)
+        self.address = ResolvedPeerAddress("192.0.2.1", 11625)
         self.sent: list[Message] = []
 
     def send(self, message: Message) -> bool:
