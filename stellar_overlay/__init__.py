@@ -20,6 +20,7 @@ from stellar_overlay.error import (
     ConnectionFailed,
     ConnectionTimeout,
     CryptoError,
+    DatabaseError,
     DropReason,
     ErrorCode,
     InvalidKey,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from stellar_overlay.node.peer import Peer, PeerInfo
     from stellar_overlay.node.subscriptions import OverlayMessage
     from stellar_overlay.session.flow_control import FlowControl
+    from stellar_overlay.store.ban_manager import BanManager
+    from stellar_overlay.store.peer_manager import PeerManager
     from stellar_overlay.wire.auth import AuthContext
     from stellar_overlay.wire.message import Message, MessageType
 
@@ -64,6 +67,8 @@ _HOMES = {
     "node.peer": ("Peer", "PeerInfo"),
     "node.subscriptions": ("OverlayMessage",),
     "session.flow_control": ("FlowControl",),
+    "store.ban_manager": ("BanManager",),
+    "store.peer_manager": ("PeerManager",),
     "wire.auth": ("AuthContext",),
     "wire.message": ("Message", "MessageType"),
 }
@@ -75,11 +80,13 @@ __all__ = [
     "AuthContext",
     "AuthenticationFailed",
     "AuthenticationTimeout",
+    "BanManager",
     "ConfigError",
     "Connection",
     "ConnectionFailed",
     "ConnectionTimeout",
     "CryptoError",
+    "DatabaseError",
     "DropReason",
     "ErrorCode",
     "FlowControl",
@@ -104,6 +111,7 @@ __all__ = [
     "PeerId",
     "PeerInfo",
     "PeerLimitReached",
+    "PeerManager",
     "PeerNotFound",
     "PeerViolation",
     "ResolvedPeerAddress",

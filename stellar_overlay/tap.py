@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -32,6 +33,7 @@ from stellar_overlay.option_values import (
 
 if TYPE_CHECKING:
     from stellar_overlay.config import OverlayConfig
+    from stellar_overlay.node.home_domains import HomeDomains
     from stellar_overlay.node.manager import OverlayManager
 
 NETWORKS = ("testnet", "pubnet")
@@ -83,6 +85,7 @@ class Options(usage.Options):
         self.config_files: list[str] = []
         self.peers: list[str] = []
         self.preferred_peers: list[str] = []
+        self.home_domains: list[str] = []
         self.config: OverlayConfig
         self.seed: str | None = None
 
@@ -118,6 +121,10 @@ class Options(usage.Options):
         """preferred peer, HOST[:PORT]; may be repeated"""
         self.preferred_peers.append(address)
 
+    def opt_home_domain(self, domain: str) -> None:
+        """add the validators of a domain's stellar.toml as known peers; may be repeated"""
+        self.home_domains.append(domain)
+
     def opt_version(self) -> NoReturn:
         """print our version and the overlay versions, and exit"""
         print(version_text())
@@ -138,8 +145,19 @@ class Options(usage.Options):
         if self["ready-file"] is not None:
             check_writable("--ready-file", self["ready-file"])
             self["ready-file"] = os.path.abspath(self["ready-file"])  # twistd may go elsewhere
+        self._check_home_domains()
         self.config = self._read_config()
         self.seed = self._read_seed()
+
+    def _check_home_domains(self) -> None:
+        if self.home_domains:
+            from stellar_overlay.node.home_domains import check_domain
+
+            for domain in self.home_domains:
+                try:
+                    check_domain(domain)
+                except ConfigError as error:
+                    raise ConfigError(f"--home-domain: {error}") from None
 
     def _read_config(self) -> OverlayConfig:
         from stellar_overlay.config import OverlayConfig
@@ -205,10 +223,10 @@ class NodeService(MultiService):
         overlay.setServiceParent(self)
 
     def startService(self) -> None:
-        super().startService()
         failures: list[Failure] = []
         started = self._overlay.when_started().addCallback(self._ready)
         started.addErrback(failures.append)
+        super().startService()
         if failures:  # the runner has not started the reactor yet
             raise _without_traceback(StartFailed(_start_failure(failures[0])))
         started.addCallback(lambda _: _die(_start_failure(failures[0])) if failures else None)
@@ -274,7 +292,25 @@ def makeService(options: Options) -> NodeService:
         database=config.database,
         listen=None if listen == OFF else listen,  # None follows the configuration
     )
-    return NodeService(overlay, options["ready-file"])
+    service = NodeService(overlay, options["ready-file"])
+    if options.home_domains:
+        _home_domains(options, overlay).setServiceParent(service)
+    return service
+
+
+def _home_domains(options: Options, overlay: OverlayManager) -> HomeDomains:
+    from twisted.internet import reactor
+
+    from stellar_overlay.node.home_domains import HomeDomains, fetch_validators
+
+    running: Any = reactor
+    return HomeDomains(
+        options.home_domains,
+        partial(fetch_validators, reactor=running),
+        overlay.add_known_peers,
+        running,
+        allow_private=options.config.allow_private,
+    )
 
 
 def application(config_files: Iterable[str] = (), arguments: Iterable[str] = ()) -> object:
@@ -348,9 +384,18 @@ def _die(line: str) -> None:
     from twisted.internet import reactor
 
     running: Any = reactor
-    print(line, file=sys.stderr, flush=True)
+    # Twisted has turned sys.stderr into the log; that is where to say it only to nobody's terminal.
+    print(line, file=sys.stderr if _is_stderr_nowhere() else sys.__stderr__, flush=True)
     atexit.register(_exit_with_failure)
     running.stop()
+
+
+def _is_stderr_nowhere() -> bool:
+    """Tell whether standard error is closed, or leads to /dev/null as a daemon's does."""
+    try:
+        return os.path.samestat(os.fstat(2), os.stat(os.devnull))
+    except OSError:
+        return True
 
 
 def _exit_with_failure() -> None:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
     ITCPTransport,
@@ -77,7 +78,7 @@ class LinkTransport(Protocol):
     def resumeProducing(self) -> None: ...
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class Connection(protocol.Protocol):
     """One link to a peer, in either direction.
 
@@ -109,6 +110,7 @@ class Connection(protocol.Protocol):
         self.is_authenticated = False
         self.messages_read = self.messages_written = 0
         self.bytes_read = self.bytes_written = 0
+        self.async_reads = self.async_writes = 0
         self._owner = owner
         self._clock = clock
         self._flusher = flusher
@@ -117,7 +119,7 @@ class Connection(protocol.Protocol):
         self._is_write_paused = False
         self._is_reading = True
         self._is_driving = False
-        self._waiters: list[Deferred[Connection]] = []
+        self._waiters: tuple[Deferred[Connection], ...] = ()
 
     # From the transport.
 
@@ -138,14 +140,24 @@ class Connection(protocol.Protocol):
             return  # what came after the end is not looked at
         self.bytes_read += len(data)
         self._metrics.bytes_read.inc(len(data))
+        self.async_reads += 1
         self._metrics.async_read.inc()
         self._drive(data)
 
-    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+    def readConnectionLost(self) -> None:
+        """Let what was written still leave: the peer says no more, but may be listening."""
         if self.violation is None:
-            violation = self.session.lost(reason.getErrorMessage())
-            self.session.close(violation, self._clock.seconds(), may_flush=False)
-            self._end(violation)
+            self.flush()
+            self._note_lost(protocol.connectionDone)
+            self._hang_up(b"", is_told=False)
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Wait for the peer to hang up as well."""
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        self._note_lost(reason)
         self._cancel_timer()
         self._owner.link_gone(self)
 
@@ -173,7 +185,7 @@ class Connection(protocol.Protocol):
         elif self.is_authenticated:
             waiter.callback(self)
         else:
-            self._waiters.append(waiter)
+            self._waiters = (*self._waiters, waiter)
         return waiter
 
     def send(self, message: Message) -> bool:
@@ -254,6 +266,8 @@ class Connection(protocol.Protocol):
             if not session.has_more:
                 break
             received = session.resume(now)
+        if self.is_authenticated and self.violation is None:
+            self._wake(self)  # not before it is known that no ERROR_MSG came right after AUTH
         self._flusher.add(self)
         self._adjust_reading(now)
 
@@ -261,7 +275,6 @@ class Connection(protocol.Protocol):
         if not self.is_authenticated and self.session.is_authenticated:
             self.is_authenticated = True
             self._owner.link_authenticated(self)
-            self._wake(self)
         if received.messages and self.violation is None:
             self._owner.dispatch(self, received.messages)
 
@@ -297,6 +310,12 @@ class Connection(protocol.Protocol):
 
     # The end.
 
+    def _note_lost(self, reason: Failure) -> None:
+        if self.violation is None:
+            violation = self.session.lost(reason.getErrorMessage())
+            self.session.close(violation, self._clock.seconds(), may_flush=False)
+            self._end(violation)
+
     def _drop_for_our_fault(self) -> None:
         self._log.failure("{link}: internal error", link=self.label)
         self.drop(DropReason.INTERNAL.violation())
@@ -327,6 +346,7 @@ class Connection(protocol.Protocol):
     def _write(self, data: bytes) -> None:
         self.bytes_written += len(data)
         self._metrics.bytes_written.inc(len(data))
+        self.async_writes += 1
         self._metrics.async_write.inc()
         self._count_written()
         self.transport.write(data)
@@ -348,7 +368,7 @@ class Connection(protocol.Protocol):
         self.messages_written = written
 
     def _wake(self, result: Connection | Failure) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, ()
         for waiter in waiters:
             waiter.callback(result)
 
@@ -356,6 +376,11 @@ class Connection(protocol.Protocol):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+    @property
+    def direction(self) -> str:
+        """Who dialled: ``inbound`` or ``outbound``."""
+        return "outbound" if self.we_called_remote else "inbound"
 
     @property
     def last_read(self) -> float:

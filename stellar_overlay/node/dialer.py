@@ -1,8 +1,9 @@
-"""Where we go out: one attempt at a time per address, and the peers of the configuration."""
+"""Where we go out: one attempt at a time per address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import errno
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from stellar_overlay.address import PeerAddress
+from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
 from stellar_overlay.error import (
     AlreadyConnected,
     ConnectionFailed,
@@ -33,12 +34,21 @@ from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.connection import Connection
 from stellar_overlay.node.listener import ConnectionFactory
 from stellar_overlay.node.refusal import as_error
+from stellar_overlay.store.peer_manager import BackOffUpdate, PeerManager, PeerRecord
 
 Connect = Callable[[PeerAddress], IStreamClientEndpoint]
 """Returns the endpoint of an address, which need not be resolved."""
 
-SECONDS_PER_BACKOFF = 10
-MAX_BACKOFF_EXPONENT = 10
+REALLY_DEAD_FAILURES = 120
+"""After so many failed dials in a row an address is forgotten (core PeerManager.cpp)."""
+MAX_OWN_ADDRESSES = 64
+_OUR_TROUBLES = frozenset(
+    {
+        errno.ENETUNREACH, errno.ENETDOWN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
+        errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM,
+    }
+)  # fmt: skip
+"""What keeps us from dialling anybody, and says nothing of who was dialled."""
 
 
 def tcp_endpoints(reactor: Any, timeout_seconds: float) -> Connect:
@@ -85,6 +95,9 @@ class Dialer(Service):
 
     :param connect: returns an address's endpoint.
     :param factory: makes the link.
+    :param book: keeps count of failures: each attempt is one until it succeeds.
+    :param is_connected: tells whether a peer that listens at an address is connected.
+    :param own_addresses: filled with where we met ourselves; nobody need dial there again.
     """
 
     def __init__(
@@ -92,17 +105,23 @@ class Dialer(Service):
         connect: Connect,
         factory: ConnectionFactory,
         admission: Admission,
+        book: PeerManager,
+        is_connected: Callable[[ResolvedPeerAddress], bool],
+        own_addresses: set[ResolvedPeerAddress],
         metrics: OverlayMetrics,
     ) -> None:
+        self.own_addresses = own_addresses
         self._connect = connect
         self._factory = factory
         self._admission = admission
+        self._book = book
+        self._is_connected = is_connected
         self._metrics = metrics
-        self._attempts: set[PeerAddress] = set()
+        self._attempts: set[ResolvedPeerAddress] = set()
         self._opening: set[Deferred[Connection]] = set()
-        self._links: dict[PeerAddress, Connection] = {}
+        self._links: dict[ResolvedPeerAddress, Connection] = {}
 
-    async def dial(self, address: PeerAddress) -> Connection:
+    async def dial(self, address: ResolvedPeerAddress) -> Connection:
         """Return an authenticated link.
 
         :raises OverlayError: that says why there is none.
@@ -114,24 +133,37 @@ class Dialer(Service):
         if not self._admission.may_dial():
             raise PeerLimitReached("all outbound connections taken")
         self._metrics.outbound_attempt.inc()
+        before = self._book.load(address)
+        self._book.update_backoff(address, BackOffUpdate.INCREASE)
         self._attempts.add(address)
         try:
-            link = self._links[address] = await self._attempt(address)
+            link = await self._attempt(address)
+        except Exception as error:
+            self._note_failure(address, before, error)
+            raise
         finally:
             self._attempts.discard(address)
+        self._forget_dead_links()
+        self._links[address] = link
         return link
 
-    def is_dialling(self, address: PeerAddress) -> bool:
+    def is_dialling(self, address: ResolvedPeerAddress) -> bool:
         """Tell whether a link to ``address`` is being made."""
         return address in self._attempts
 
-    def has_link(self, address: PeerAddress) -> bool:
+    def has_link(self, address: ResolvedPeerAddress) -> bool:
         """Tell whether a link that was made by dialling ``address`` is up.
 
-        The peer itself may be known by another name, or announce another port.
+        The peer itself may announce another port.
         """
-        self._links = {to: link for to, link in self._links.items() if link.violation is None}
-        return address in self._links
+        link = self._links.get(address)
+        return link is not None and link.violation is None
+
+    @property
+    def link_addresses(self) -> list[ResolvedPeerAddress]:
+        """Where the links lead that are up, oldest first."""
+        self._forget_dead_links()
+        return list(self._links)
 
     def stopService(self) -> None:
         """Give up what has no transport yet; links are for their owner to end."""
@@ -139,18 +171,20 @@ class Dialer(Service):
         for opening in list(self._opening):
             opening.cancel()
 
-    async def _attempt(self, address: PeerAddress) -> Connection:
+    async def _attempt(self, address: ResolvedPeerAddress) -> Connection:
         link = await self._open(address)
         try:
             return await link.when_authenticated()
         except PeerViolation as violation:
+            if violation.kind is DropReason.SELF and len(self.own_addresses) < MAX_OWN_ADDRESSES:
+                self.own_addresses.add(address)
             raise as_error(link, violation) from violation
         except CancelledError:
             link.drop(DropReason.DROPPED_BY_USER.violation())
             raise
 
-    async def _open(self, address: PeerAddress) -> Connection:
-        self._admission.begin_dial()
+    async def _open(self, address: ResolvedPeerAddress) -> Connection:
+        self._admission.begin_dial(address)
         opening = Deferred.fromCoroutine(open_link(self._connect, address, self._factory))
         self._opening.add(opening)
         try:
@@ -161,7 +195,33 @@ class Dialer(Service):
             raise
         finally:
             self._opening.discard(opening)
-            self._admission.end_dial()
+            self._admission.end_dial(address)
+
+    def _forget_dead_links(self) -> None:
+        self._links = {to: link for to, link in self._links.items() if link.violation is None}
+
+    def _note_failure(
+        self, address: ResolvedPeerAddress, before: PeerRecord, error: Exception
+    ) -> None:
+        """Charge the address for the failure, unless it was ours or none.
+
+        Two nodes that dial each other at once both end up with a link (DECISIONS.md 6).
+        """
+        if isinstance(error, AlreadyConnected) and self._is_connected(address):
+            self._book.update_backoff(address, BackOffUpdate.RESET)
+        elif _is_ours(error):
+            self._book.restore_backoff(before)
+        else:
+            self._book.remove_peers_with_many_failures(REALLY_DEAD_FAILURES, address.host)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell whether a dial failed for no fault of whoever was dialled."""
+    if isinstance(error, CancelledError | ShuttingDown):
+        return True
+    cause = error.__cause__
+    number = getattr(cause, "osError", None) or getattr(cause, "errno", None)
+    return isinstance(error, ConnectionFailed) and number in _OUR_TROUBLES
 
 
 async def open_link(
@@ -182,29 +242,3 @@ async def open_link(
         raise ConnectionFailed(f"unable to connect to {address}: {error}") from error
     assert isinstance(link, Connection)
     return link
-
-
-class Redialler:
-    """Decides which of the configured peers to dial now: each attempt doubles its waiting time.
-
-    :param random: returns a number in [0, 1).
-    """
-
-    def __init__(self, addresses: Iterable[PeerAddress], random: Callable[[], float]) -> None:
-        self._due = dict.fromkeys(addresses, (0.0, 0))
-        self._random = random
-
-    def due(self, now: float) -> list[PeerAddress]:
-        """Return the addresses whose time has come, in the order of the configuration."""
-        return [address for address, (at, _) in self._due.items() if at <= now]
-
-    def note_attempt(self, address: PeerAddress, now: float) -> None:
-        """Put the next attempt off: 1 to 10 * 2^n seconds after the n-th (connection.md 9.2)."""
-        failures = self._due[address][1] + 1
-        exponent = min(failures, MAX_BACKOFF_EXPONENT)
-        wait = 1 + int(self._random() * SECONDS_PER_BACKOFF * 2**exponent)
-        self._due[address] = now + wait, failures
-
-    def note_success(self, address: PeerAddress, now: float) -> None:
-        """Forget past failures."""
-        self._due[address] = now + 1 + int(self._random() * SECONDS_PER_BACKOFF), 0

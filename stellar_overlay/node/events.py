@@ -15,16 +15,17 @@ from stellar_overlay.identity import PeerId
 class PeerEvent:
     """One thing that happened to a link.
 
-    :ivar kind: ``peer.connecting``, ``peer.authenticated`` or ``peer.dropped``.
+    :ivar kind: ``peer.connecting``, ``peer.authenticated``, ``peer.dropped`` or ``peer.banned``.
     :ivar ts: Unix time in seconds.
     :ivar reason: why it was dropped, and ``by`` whom: ``us`` or ``them``.
     :ivar code: the number of the ERROR_MSG that was sent or received, if one was.
+    :ivar seconds: how long a ban lasts; None is for good.
     """
 
     kind: str
     ts: float
-    address: PeerAddress | None
-    direction: str
+    address: PeerAddress | None = None
+    direction: str | None = None
     peer_id: PeerId | None = None
     version_string: str | None = None
     overlay_version: int | None = None
@@ -32,6 +33,7 @@ class PeerEvent:
     reason: str | None = None
     by: str | None = None
     code: int | None = None
+    seconds: float | None = None
 
 
 PeerListener = Callable[[PeerEvent], object]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,22 +10,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 
+from stellar_overlay.address import MAX_PORT, ResolvedPeerAddress
 from stellar_overlay.error import DropReason, PeerError, PeerViolation
-from stellar_overlay.gossip.admission import Admission
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.identity import LocalNode, PeerId
-from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.connection import Connection, resolved_address
+from stellar_overlay.node.dialer import REALLY_DEAD_FAILURES
 from stellar_overlay.node.events import PeerEvent, PeerEvents
 from stellar_overlay.node.flush_queue import FlushQueue
-from stellar_overlay.node.peer import Peer
+from stellar_overlay.node.gate import Door
+from stellar_overlay.node.peer import Peer, PendingPeer
 from stellar_overlay.node.subscriptions import Subscriptions
 from stellar_overlay.session.flow_control import Item
 from stellar_overlay.session.session import Session
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext, SessionIdentity
-from stellar_overlay.wire.message import Hello, PeerEntry
 
 _BY_THEM = frozenset({DropReason.REMOTE_ERROR, DropReason.LOST_AT_HEADER, DropReason.LOST_IN_BODY})
 
@@ -41,9 +42,8 @@ class Links:
         self,
         local_node: LocalNode,
         session_config: SessionConfig,
-        admission: Admission,
+        door: Door,
         dispatcher: MessageDispatcher,
-        herder: Herder,
         metrics: OverlayMetrics,
         clock: IReactorTime,
     ) -> None:
@@ -53,13 +53,15 @@ class Links:
         self._local_node = local_node
         self._identity = SessionIdentity(local_node)
         self._session_config = session_config
-        self._admission = admission
+        self._door = door
+        self._admission = door.admission
+        self._is_preferred = door.admission.is_link_preferred  # one for all peers
         self._dispatcher = dispatcher
-        self._herder = herder
         self._metrics = metrics
         self._clock = clock
         self._flusher = FlushQueue(clock)
         self._open: dict[Connection, Peer | None] = {}
+        self._addresses: Counter[ResolvedPeerAddress] = Counter()  # of the authenticated peers
         self._is_closing = False
         self._on_empty: list[Deferred[None]] = []
 
@@ -98,6 +100,24 @@ class Links:
         self._check_empty()
         return empty
 
+    def drop_node(self, peer_id: PeerId, violation: PeerViolation) -> None:
+        """End every link to a node, in whatever state, as far as it said who it is."""
+        for link in list(self._open):
+            if link.session.auth.peer_id == peer_id:
+                link.drop(violation)
+
+    def is_connected(self, address: ResolvedPeerAddress) -> bool:
+        """Tell whether a peer is connected that listens there."""
+        return self._addresses[address] > 0
+
+    def pending_peers(self) -> list[PendingPeer]:
+        """Return the links that are in their handshake, oldest first."""
+        return [
+            PendingPeer(address=_address_of(link), direction=link.direction)
+            for link, peer in self._open.items()
+            if peer is None and link.violation is None
+        ]
+
     def abort_all(self) -> None:
         """Close every transport at once."""
         for link in list(self._open):
@@ -108,7 +128,7 @@ class Links:
     def open_session(self, link: Connection) -> Session:
         session = link.session = Session(
             AuthContext(self._local_node, link.we_called_remote, identity=self._identity),
-            _LinkGate(link, self._admission, self._herder, self._clock),
+            self._door.gate_of(link),
             self._session_config,
             now=self._clock.seconds(),
             metrics=self._metrics,
@@ -119,9 +139,16 @@ class Links:
         return session
 
     def link_authenticated(self, link: Connection) -> None:
-        peer = Peer(link, wall_now=self._local_node.wall_clock(), now=self._clock.seconds())
+        now = self._clock.seconds()
+        peer = Peer(
+            link,
+            wall_now=self._local_node.wall_clock(),
+            now=now,
+            is_preferred=self._is_preferred,
+        )
         self._open[link] = self.peers[peer.peer_id] = peer
-        info = peer.info
+        self._addresses[peer.address] += 1
+        info = peer.info(now)
         self._log.info(
             "{link}: authenticated, {direction}, {version!r}, overlay {overlay}",
             link=link.label,
@@ -152,13 +179,15 @@ class Links:
         link.processed(done)
 
     def link_dropped(self, link: Connection, violation: PeerViolation) -> None:
-        peer_id = link.session.auth.peer_id
-        self._admission.remove(link, peer_id)
+        self._admission.remove(link)
         peer = self._open.get(link)
         if peer is not None:
             self._dispatcher.forget(peer)
+            self._addresses -= Counter((peer.address,))
             if self.peers.get(peer.peer_id) is peer:
                 del self.peers[peer.peer_id]
+        if link.remote is not None:
+            self._door.book.remove_peers_with_many_failures(REALLY_DEAD_FAILURES, link.remote.host)
         self._count_drop(link, violation)
         by = "them" if violation.kind in _BY_THEM else "us"
         log = self._log.info if peer is not None else self._log.debug
@@ -230,47 +259,20 @@ class Links:
             PeerEvent(
                 kind=kind,
                 ts=self._local_node.wall_clock(),
-                address=link.remote if peer is None else peer.info.address,
-                direction="outbound" if link.we_called_remote else "inbound",
+                address=link.remote if peer is None else peer.address,
+                direction=link.direction,
                 peer_id=None if session is None else session.auth.peer_id,
                 **fields,
             )
         )
 
 
+def _address_of(link: Connection) -> ResolvedPeerAddress | None:
+    hello, remote = link.session.auth.remote, link.remote
+    if hello is None or remote is None or not 0 < hello.listening_port <= MAX_PORT:
+        return remote
+    return ResolvedPeerAddress(remote.host, hello.listening_port)
+
+
 def _release(_: object, link: Connection, item: Item) -> None:
     link.processed((item,))
-
-
-class _LinkGate:
-    """The node's decisions about one link."""
-
-    __slots__ = ("_admission", "_clock", "_herder", "_link")
-
-    def __init__(
-        self, link: Connection, admission: Admission, herder: Herder, clock: IReactorTime
-    ) -> None:
-        self._link = link
-        self._admission = admission
-        self._herder = herder
-        self._clock = clock
-
-    def check_node(self, hello: Hello) -> None:
-        if self._link.remote is None:
-            raise DropReason.NO_REMOTE_ADDRESS.violation()
-
-    def check_hello(self, hello: Hello) -> None:
-        self._admission.check_hello(PeerId(hello.node_key), self._clock.seconds())
-
-    def settle_duplicate(self, hello: Hello) -> None:
-        peer_id = PeerId(hello.node_key)
-        self._admission.settle_duplicate(self._link, peer_id, self._clock.seconds())
-
-    def peers_to_send(self) -> Sequence[PeerEntry]:
-        return ()
-
-    def admit(self, hello: Hello) -> None:
-        self._admission.admit(self._link, PeerId(hello.node_key))
-
-    def scp_state_from(self) -> int:
-        return self._herder.scp_state_from()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.application.service import Service
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
@@ -28,7 +29,7 @@ class ConnectionFactory(Factory):
 
 
 class ListenerService(Service):
-    """Listens on an endpoint while it runs.
+    """Listens on an endpoint; accepts nobody before it is started as a service.
 
     :param endpoint: None listens nowhere.
     """
@@ -39,12 +40,20 @@ class ListenerService(Service):
         self._port: IListeningPort | None = None
 
     async def listen(self) -> None:
-        """Open the port.
+        """Open the port: who connects waits in the kernel until :meth:`startService`.
 
         :raises Exception: whatever the endpoint raises, such as CannotListenError.
         """
         if self._endpoint is not None:
             self._port = await self._endpoint.listen(self._factory)
+            if isinstance(self._port, FileDescriptor):
+                self._port.stopReading()
+
+    def startService(self) -> None:
+        """Accept."""
+        super().startService()
+        if isinstance(self._port, FileDescriptor):
+            self._port.startReading()
 
     @property
     def port(self) -> int | None:

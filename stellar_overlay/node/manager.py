@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,10 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from stellar_overlay.address import PeerAddress
+from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.error import (
     AlreadyConnected,
@@ -25,12 +23,12 @@ from stellar_overlay.error import (
     ConfigError,
     DropReason,
     NotStarted,
-    OverlayError,
     PeerNotFound,
     ShuttingDown,
 )
-from stellar_overlay.gossip.admission import Admission, ConnectionLimits
+from stellar_overlay.gossip.admission import Admission
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
+from stellar_overlay.gossip.peer_exchange import PeerExchange
 from stellar_overlay.herder.ignoring import IgnoringHerder
 from stellar_overlay.identity import (
     OVERLAY_MIN_VERSION,
@@ -40,15 +38,19 @@ from stellar_overlay.identity import (
 )
 from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
-from stellar_overlay.node.dialer import Connect, Dialer, Redialler, tcp_endpoints
-from stellar_overlay.node.events import PeerListener
+from stellar_overlay.node.company import Company
+from stellar_overlay.node.configured_peers import ConfiguredPeers
+from stellar_overlay.node.dialer import Connect, Dialer, tcp_endpoints
+from stellar_overlay.node.events import PeerEvent, PeerListener
+from stellar_overlay.node.gate import Door
+from stellar_overlay.node.limits import connection_limits, session_config
 from stellar_overlay.node.links import Links
 from stellar_overlay.node.listener import ConnectionFactory, ListenerService
-from stellar_overlay.node.peer import Peer, PeerInfo
+from stellar_overlay.node.peer import Peer, PeerInfo, PendingPeer
+from stellar_overlay.node.resolver import Resolve, name_resolver
 from stellar_overlay.node.subscriptions import Callback, Observer, Subscription
-from stellar_overlay.session.flow_control import FlowControlConfig
-from stellar_overlay.session.outbox import OutboxConfig
-from stellar_overlay.session.session_config import SessionConfig
+from stellar_overlay.store.peer_manager import PeerRecord
+from stellar_overlay.store.stores import Stores
 from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.message import Message, MessageType
 
@@ -68,8 +70,10 @@ class OverlayManager(MultiService):
     :param reactor: the running one if none is given.
     :param listen: where to listen, as an endpoint or its description; None follows ``config``.
     :param connect: returns the endpoint of an address that is dialled.
+    :param resolve: finds the address of a name.
     :param herder: the node's brain.
-    :param database: where addresses and bans are to be kept; None is memory.
+    :param database: where addresses and bans are kept: a path, or ``sqlite3://PATH``; None is
+        memory.
     :raises ConfigError: for a setting that cannot be.
     """
 
@@ -84,34 +88,67 @@ class OverlayManager(MultiService):
         database: str | None = None,
         listen: IStreamServerEndpoint | str | None = None,
         connect: Connect | None = None,
+        resolve: Resolve | None = None,
         herder: Herder | None = None,
-        uniform: Callable[[], float] = random.random,
+        random: random.Random | None = None,
     ) -> None:
         super().__init__()
-        self.config = config.checked()
-        self.local_node = _with_versions_of(self.config, local_node)
-        self.database = database
-        if self.config.network_passphrase != local_node.network_passphrase:
+        self.config = config = config.checked()
+        self.local_node = _with_versions_of(config, local_node)
+        if config.network_passphrase != local_node.network_passphrase:
             raise ConfigError(
-                f"network_passphrase {self.config.network_passphrase!r} is not the network of the"
+                f"network_passphrase {config.network_passphrase!r} is not the network of the"
                 f" local node, {local_node.network_passphrase!r}"
             )
         self.metrics = OverlayMetrics()
         clock: Any = reactor if reactor is not None else _running_reactor()
-        self._clock: IReactorTime = clock
-        herder = herder or IgnoringHerder()
+        self._clock = clock
+        self._random = random or _fresh_random()
+        self._resolve = resolve or name_resolver(
+            clock,
+            allow_private=config.allow_private,
+            timeout_seconds=config.connect_timeout_secs,
+        )
+        self._state = _State.NEW
+        self._start_result: Failure | None = None
+        self._waiters: list[Deferred[Any]] = []
+        self._stopped: Deferred[None] | None = None
+        self.stores = Stores(
+            database,
+            clock,
+            wall_clock=local_node.wall_clock,
+            random=self._random,
+            metrics=self.metrics,
+        )
         self.admission = Admission(
-            connection_limits(self.config),
+            connection_limits(config),
             local_node.peer_id,
-            allow_private=self.config.allow_private,
+            allow_private=config.allow_private,
             name_of=self._name_of,
+            preferred_ids=config.preferred_ids,
+            preferred_only=config.preferred_peers_only,
+        )
+        for warning in self.admission.limits.warnings:
+            self._log.warn("{text}", text=warning)
+        self._make_parts(herder or IgnoringHerder(), listen, connect)
+
+    def _make_parts(
+        self, herder: Herder, listen: IStreamServerEndpoint | str | None, connect: Connect | None
+    ) -> None:
+        config, clock, book = self.config, self._clock, self.stores.peers
+        own_addresses: set[ResolvedPeerAddress] = set()
+        exchange = PeerExchange(
+            book,
+            own_port=lambda: self.local_node.listening_port,
+            own_addresses=own_addresses,
+            allow_private=config.allow_private,
+            allow_localhost=config.allow_localhost,
         )
         self._links = Links(
             self.local_node,
-            session_config(self.config),
-            self.admission,
-            MessageDispatcher(herder),
-            herder,
+            session_config(config),
+            Door(self.admission, self.stores.bans, book, exchange, herder, clock),
+            MessageDispatcher(herder, exchange),
             self.metrics,
             clock,
         )
@@ -119,54 +156,72 @@ class OverlayManager(MultiService):
             self._endpoint(listen), ConnectionFactory(self._links.accept)
         )
         self._dialer = Dialer(
-            connect or tcp_endpoints(clock, self.config.connect_timeout_secs),
+            connect or tcp_endpoints(clock, config.connect_timeout_secs),
             ConnectionFactory(self._links.dialled),
             self.admission,
+            book,
+            self._links.is_connected,
+            own_addresses,
             self.metrics,
         )
-        configured = (*self.config.preferred_addresses, *self.config.known_addresses)
-        self._redialler = Redialler(configured, uniform)
-        self._tick = LoopingCall(self._dial_due)
-        self._tick.clock = clock
-        self._state = _State.NEW
-        self._start_result: Failure | None = None
-        self._waiters: list[Deferred[Any]] = []
-        self._stopped: Deferred[None] | None = None
-        for service in (self._listener, self._dialer):
+        self._company = Company(
+            ConfiguredPeers(
+                config.known_addresses, config.preferred_addresses, self._resolve, clock
+            ),
+            self.stores,
+            self.admission,
+            self._dialer,
+            clock,
+            self.local_node.wall_clock,
+            period_seconds=config.auth_timeout_secs + 1,  # core OverlayManagerImpl.cpp:660
+            allow_private=config.allow_private,
+            is_connected=self._links.is_connected,
+            is_tracking=herder.is_tracking,
+            uniform=self._random.random,
+        )
+        parts = [self._listener, self._dialer]
+        if not config.run_standalone:
+            parts.append(self._company)
+        for service in parts:
             service.setServiceParent(self)
 
     # A service.
 
     async def start(self) -> None:
-        """Listen, then dial.
+        """Listen, load what is stored, accept, then dial.
 
         :raises AlreadyStarted: when it was started before.
+        :raises ConfigError: when the database is not ours to use.
         :raises Exception: what the endpoint raises when the port cannot be opened.
         """
         if self._state is not _State.NEW:
-            raise AlreadyStarted("an OverlayManager is started once")
+            raise AlreadyStarted("an OverlayManager is started once; make a new one")
         self._state = _State.STARTING
         try:
             await self._listener.listen()
+            await self.stores.open()
         except Exception:
             self._state = _State.STOPPED
             self._start_result = Failure()
+            await maybeDeferred(self._listener.stopService)
             self._wake_waiters()
             raise
         if self._state is not _State.STARTING:
             await maybeDeferred(self._listener.stopService)
+            await maybeDeferred(self.stores.stopService)
             raise ShuttingDown("stopped before it had started")
         self.local_node.listening_port = self._listener.port or self.config.listen_port
         self._state = _State.RUNNING
         self._start_result = None
+        self.stores.startService()
         super().startService()
-        if not self.config.run_standalone:
-            self._tick.start(self.config.auth_timeout_secs + 1)  # core OverlayManagerImpl.cpp:660
         self._wake_waiters()
 
     def startService(self) -> None:
-        """Start; :meth:`when_started` tells how it went."""
-        Deferred.fromCoroutine(self.start()).addErrback(lambda failure: None)
+        """Start; :meth:`when_started` tells how it went, and the log if nobody asked."""
+        is_asked = bool(self._waiters)
+        starting = Deferred.fromCoroutine(self.start())
+        starting.addErrback(self._note_failed_start, is_asked)
 
     def when_started(self) -> Deferred[None]:
         """Return a Deferred that fires once the node listens, or fails with why it cannot."""
@@ -201,38 +256,88 @@ class OverlayManager(MultiService):
         :raises OverlayError: that says why there is no link.
         """
         self._check_running()
-        if isinstance(address, str):
-            address = PeerAddress.parse(address)
+        address = _as_address(address)
+        resolved = await self._resolve(address)
+        self._check_running()
         for peer in self._links.peers.values():
-            if peer.is_at(address):
+            if peer.address == resolved:
                 raise AlreadyConnected(f"{address} is {peer.peer_id}, connected already")
-        link = await self._dialer.dial(address)
+        link = await self._dialer.dial(resolved)
         peer_id = link.session.auth.peer_id
         assert peer_id is not None
         return peer_id
 
-    async def disconnect(self, peer_id: PeerId) -> None:
+    async def disconnect(self, peer_id: PeerId | str) -> None:
         """Drop a peer: it is told "dropped by user".
 
         :raises PeerNotFound: when it is not connected.
         """
         self.peer(peer_id).drop(DropReason.DROPPED_BY_USER.violation())
 
-    def peer(self, peer_id: PeerId) -> Peer:
+    def peer(self, peer_id: PeerId | str) -> Peer:
         """Return a connected peer.
 
         :raises PeerNotFound: when it is not connected.
         """
         try:
-            return self._links.peers[peer_id]
+            return self._links.peers[_as_peer_id(peer_id)]
         except KeyError:
             raise PeerNotFound(f"{peer_id} is not connected") from None
 
     def peer_infos(self) -> list[PeerInfo]:
         """Return what is known of each connected peer, in the order of authentication."""
-        return [peer.info for peer in self._links.peers.values()]
+        now = self._clock.seconds()
+        return [peer.info(now) for peer in self._links.peers.values()]
 
-    def send_to(self, peer_id: PeerId, message: Message | StellarMessage) -> bool:
+    def pending_peers(self) -> list[PendingPeer]:
+        """Return the links that are in their handshake, oldest first."""
+        return self._links.pending_peers()
+
+    def known_peers(self) -> list[PeerRecord]:
+        """Return every address in the table of peers."""
+        return self.stores.peers.get_all_peers()
+
+    def add_known_peers(self, addresses: Iterable[PeerAddress | str]) -> None:
+        """Add to the peers of the configuration, until the node stops."""
+        self._company.configured.add_known([_as_address(address) for address in addresses])
+
+    # Bans.
+
+    async def ban_peer(self, peer_id: PeerId | str, seconds: float | None = None) -> None:
+        """Ban a node, connected or not, and drop it; in force at once, on disk when this returns.
+
+        :param seconds: for how long; None is until it is unbanned.
+        :raises DatabaseError: when it is in force, but not on disk yet.
+        """
+        self._check_running()
+        node = _as_peer_id(peer_id)
+        bans = self.stores.bans
+        done = (
+            bans.ban_node(node.strkey)
+            if seconds is None
+            else (bans.ban_node_for(node.strkey, seconds))
+        )
+        self._links.events.publish(
+            PeerEvent(
+                kind="peer.banned", ts=self.local_node.wall_clock(), peer_id=node, seconds=seconds
+            )
+        )
+        self._links.drop_node(node, DropReason.DROPPED_BY_USER.violation("banned"))
+        await done
+
+    async def unban_peer(self, peer_id: PeerId | str) -> None:
+        """End a ban, if there is one; on disk when this returns.
+
+        :raises DatabaseError: when it is over, but not on disk yet.
+        """
+        self._check_running()
+        await self.stores.bans.unban_node(_as_peer_id(peer_id).strkey)
+
+    def banned_peers(self) -> list[PeerId]:
+        """Return the nodes that are banned at present."""
+        return [PeerId.from_strkey(node) for node in self.stores.bans.get_bans()]
+
+    def send_to(self, peer_id: PeerId | str, message: Message | StellarMessage) -> bool:
         """Queue a message for one peer; False when it will not get it.
 
         :raises PeerNotFound: when it is not connected.
@@ -268,11 +373,12 @@ class OverlayManager(MultiService):
     # Inside.
 
     async def _stop(self) -> None:
-        was_running, self._state = self._state is _State.RUNNING, _State.STOPPED
-        if not was_running:
+        before, self._state = self._state, _State.STOPPED
+        if before is _State.STARTING:  # the disk may hang, and nobody shall wait for it
+            await maybeDeferred(self._listener.stopService)
+            await maybeDeferred(self.stores.stopService)
+        if before is not _State.RUNNING:
             return
-        if self._tick.running:
-            self._tick.stop()
         await super().stopService()
         gone = self._links.drop_all(DropReason.SHUTDOWN.violation)
         late = self._clock.callLater(STOP_SECONDS, self._links.abort_all)
@@ -280,41 +386,25 @@ class OverlayManager(MultiService):
         if late.active():
             late.cancel()
         self._links.subscriptions.end_all()
-
-    def _dial_due(self) -> None:
-        now = self._clock.seconds()
-        for address in self._redialler.due(now):
-            free = self.config.target_outbound_peers - self.admission.outbound
-            if free <= 0 or self._is_connected(address):
-                continue
-            if not self._dialer.is_dialling(address) and self.admission.may_dial():
-                self._redialler.note_attempt(address, now)
-                Deferred.fromCoroutine(self._dial_configured(address))
+        await maybeDeferred(self.stores.stopService)
 
     def _name_of(self, peer_id: PeerId) -> str:
         """Return how core's short text names a node: by its alias, or by its first characters."""
         return self.config.node_names.get(peer_id.strkey, peer_id.short)
 
-    def _is_connected(self, address: PeerAddress) -> bool:
-        return self._dialer.has_link(address) or any(
-            peer.is_at(address) for peer in self._links.peers.values()
-        )
-
-    async def _dial_configured(self, address: PeerAddress) -> None:
-        try:
-            await self._dialer.dial(address)
-        except OverlayError as error:
-            self._log.info("{error}", error=str(error))
-        except Exception:
-            self._log.failure("dialling {address}", address=address)
-        else:
-            self._redialler.note_success(address, self._clock.seconds())
+    def _note_failed_start(self, failure: Failure, is_asked: bool) -> None:
+        if not is_asked:
+            self._log.error("cannot start: {error}", error=str(failure.value))
 
     def _wake_waiters(self) -> None:
-        if self._state not in (_State.NEW, _State.STARTING):
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(self._start_result)
+        if self._state in (_State.NEW, _State.STARTING):
+            return
+        result = self._start_result
+        if result is None and self._state is _State.STOPPED:
+            result = Failure(NotStarted("the overlay was stopped; make a new one"))
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(result)
 
     def _check_running(self) -> None:
         if self._state is not _State.RUNNING:
@@ -324,8 +414,13 @@ class OverlayManager(MultiService):
         if listen is None:
             if self.config.run_standalone or not self.config.listen_enabled:
                 return None
-            listen = f"tcp:{self.config.listen_port}:backlog={LISTEN_BACKLOG}"
-        return serverFromString(self._clock, listen) if isinstance(listen, str) else listen
+            listen = f"tcp:{self.config.listen_port}"
+        if not isinstance(listen, str):
+            return listen
+        if listen.startswith(("tcp:", "tcp6:")) and ":backlog=" not in listen:
+            listen += f":backlog={LISTEN_BACKLOG}"
+        endpoint: IStreamServerEndpoint = serverFromString(self._clock, listen)
+        return endpoint
 
 
 class _State(Enum):
@@ -333,28 +428,6 @@ class _State(Enum):
     STARTING = "starting"
     RUNNING = "running"
     STOPPED = "stopped"
-
-
-def connection_limits(config: OverlayConfig) -> ConnectionLimits:
-    """Return how many links of each kind a checked configuration allows."""
-    return ConnectionLimits.of(
-        config.max_outbound_peers, config.max_inbound_peers, config.max_pending_connections
-    )
-
-
-def session_config(config: OverlayConfig) -> SessionConfig:
-    """Return the settings of each link that a checked configuration asks for."""
-
-    def pick(kind: type) -> dict[str, Any]:
-        return {
-            row.name: getattr(config, row.name) for row in fields(kind) if hasattr(config, row.name)
-        }
-
-    return SessionConfig(
-        **pick(SessionConfig),
-        flow_control=FlowControlConfig(**pick(FlowControlConfig)),
-        outbox=OutboxConfig(**pick(OutboxConfig)),
-    )
 
 
 def _with_versions_of(config: OverlayConfig, local_node: LocalNode) -> LocalNode:
@@ -371,6 +444,26 @@ def _with_versions_of(config: OverlayConfig, local_node: LocalNode) -> LocalNode
             f" local node, {announced[0]}..{announced[1]}"
         )
     return node
+
+
+def _as_address(address: PeerAddress | str) -> PeerAddress:
+    if isinstance(address, str):
+        return PeerAddress.parse(address)
+    if not isinstance(address, PeerAddress):
+        raise TypeError(f"a PeerAddress or 'host:port' is wanted, not {address!r}")
+    return address
+
+
+def _as_peer_id(peer_id: PeerId | str) -> PeerId:
+    if isinstance(peer_id, str):
+        return PeerId.from_strkey(peer_id)
+    if not isinstance(peer_id, PeerId):
+        raise TypeError(f"a PeerId or 'G…' is wanted, not {type(peer_id).__name__}")
+    return peer_id
+
+
+def _fresh_random() -> random.Random:
+    return random.SystemRandom()
 
 
 def _running_reactor() -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
+from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.error import PeerViolation
 from stellar_overlay.identity import PeerId
 from stellar_overlay.node.connection import Connection
 from stellar_overlay.session.flow_control import FlowControlStats
-from stellar_overlay.wire.message import Message
+from stellar_overlay.session.outbox import MessagePriority
+from stellar_overlay.wire.message import Hello, Message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +23,16 @@ class PeerInfo:
     :ivar version_string: as its HELLO says, undecodable bytes escaped.
     :ivar connected_at: Unix time in seconds when it was authenticated.
     :ivar handshake_ms: from the TCP connection to that moment.
+    :ivar connected_seconds: for how long it has been connected.
+    :ivar latency_ms: the latest round trip; None before the first.
+    :ivar is_preferred: whether it is one of ours to keep.
+    :ivar async_reads: how often something was read from its transport; ``async_writes`` likewise.
+    :ivar messages_dropped: how many messages for it were given up for want of its credit.
+    :ivar flow_control: where credit stands in both directions.
     """
 
     peer_id: PeerId
-    address: PeerAddress
+    address: ResolvedPeerAddress
     direction: str
     version_string: str
     overlay_version: int
@@ -32,34 +40,69 @@ class PeerInfo:
     ledger_version: int
     connected_at: float
     handshake_ms: float
+    connected_seconds: float
+    latency_ms: int | None
+    is_preferred: bool
+    messages_read: int
+    messages_written: int
+    bytes_read: int
+    bytes_written: int
+    async_reads: int
+    async_writes: int
+    messages_dropped: int
+    flow_control: FlowControlStats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingPeer:
+    """A link in its handshake.
+
+    :ivar address: of its socket, or with the port that it says it listens on once it did.
+    """
+
+    address: ResolvedPeerAddress | None
+    direction: str
 
 
 class Peer:
     """An authenticated :class:`Connection`.
 
     :param wall_now: Unix time of its authentication.
+    :param is_preferred: tells whether a peer is one of ours to keep, at present.
+    :ivar address: its IP address, and the port that it says it listens on.
     """
 
-    __slots__ = ("connection", "info", "peer_id")
+    __slots__ = ("_is_preferred", "_since", "_wall_since", "address", "connection", "peer_id")
 
-    def __init__(self, connection: Connection, *, wall_now: float, now: float) -> None:
-        hello, peer_id = connection.session.auth.remote, connection.session.auth.peer_id
-        assert hello is not None
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        wall_now: float,
+        now: float,
+        is_preferred: Callable[[Connection], bool] = lambda link: False,
+    ) -> None:
+        peer_id = connection.session.auth.peer_id
         assert peer_id is not None
         assert connection.remote is not None
         self.connection = connection
         self.peer_id = peer_id
-        self.info = PeerInfo(
-            peer_id=peer_id,
-            address=ResolvedPeerAddress(connection.remote.host, hello.listening_port),
-            direction="outbound" if connection.we_called_remote else "inbound",
-            version_string=hello.version_string.decode(errors="backslashreplace"),
-            overlay_version=hello.overlay_version,
-            overlay_min_version=hello.overlay_min_version,
-            ledger_version=hello.ledger_version,
-            connected_at=wall_now,
-            handshake_ms=(now - connection.session.clocks.connected_at) * 1000,
-        )
+        self.address = ResolvedPeerAddress(connection.remote.host, self.hello.listening_port)
+        self._since = now
+        self._wall_since = wall_now
+        self._is_preferred = is_preferred
+
+    @property
+    def hello(self) -> Hello:
+        """What it said of itself."""
+        hello = self.connection.session.auth.remote
+        assert hello is not None
+        return hello
+
+    @property
+    def direction(self) -> str:
+        """Who dialled: ``inbound`` or ``outbound``."""
+        return self.connection.direction
 
     @property
     def ping_ms(self) -> int | None:
@@ -71,9 +114,31 @@ class Peer:
         """Where credit stands in both directions."""
         return self.connection.session.flow_control.get_stats()
 
-    def is_at(self, address: PeerAddress) -> bool:
-        """Tell whether the peer has this IP address and listens on this port."""
-        return (self.info.address.host, self.info.address.port) == (address.host, address.port)
+    def info(self, now: float) -> PeerInfo:
+        """Return what is known of the peer at a moment."""
+        link, hello = self.connection, self.hello
+        return PeerInfo(
+            peer_id=self.peer_id,
+            address=self.address,
+            direction=self.direction,
+            version_string=hello.version_string.decode(errors="backslashreplace"),
+            overlay_version=hello.overlay_version,
+            overlay_min_version=hello.overlay_min_version,
+            ledger_version=hello.ledger_version,
+            connected_at=self._wall_since,
+            handshake_ms=(self._since - link.session.clocks.connected_at) * 1000,
+            connected_seconds=now - self._since,
+            latency_ms=self.ping_ms,
+            is_preferred=self._is_preferred(link),
+            messages_read=link.messages_read,
+            messages_written=link.messages_written,
+            bytes_read=link.bytes_read,
+            bytes_written=link.bytes_written,
+            async_reads=link.async_reads,
+            async_writes=link.async_writes,
+            messages_dropped=sum(map(link.session.outbox.dropped, MessagePriority)),
+            flow_control=self.flow_control,
+        )
 
     def send(self, message: Message) -> bool:
         """Queue a message for the end of the turn; False when the peer will not get it.
@@ -87,4 +152,4 @@ class Peer:
         self.connection.drop(violation)
 
     def __repr__(self) -> str:
-        return f"<Peer {self.peer_id.short} {self.info.direction} {self.info.address}>"
+        return f"<Peer {self.peer_id.short} {self.direction} {self.address}>"

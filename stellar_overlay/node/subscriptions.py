@@ -158,15 +158,23 @@ class Subscriptions:
         self.by_kind: dict[int, tuple[Observer, ...]] = {}
         """The observers of each number of a message type; absent where there is none."""
 
-    def observe(self, callback: Callback, *types: MessageType) -> Observer:
-        """Call ``callback`` with each message of ``types``, or of all types if none is given."""
-        observer = Observer(callback, frozenset(types or MessageType), self)
+    def observe(self, callback: Callback, *types: MessageType | int) -> Observer:
+        """Call ``callback`` with each message of ``types``, or of all types if none is given.
+
+        :raises TypeError: when one of ``types`` is none, or the callback cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"the callback must be callable, not {_shown(callback)}")
+        observer = Observer(callback, _message_types(types), self)
         self.add(observer, observer.cancel)
         return observer
 
-    def subscribe(self, *types: MessageType) -> Subscription:
-        """Return the messages of ``types``, or of all types, as an async iterator."""
-        return Subscription(frozenset(types or MessageType), self)
+    def subscribe(self, *types: MessageType | int) -> Subscription:
+        """Return the messages of ``types``, or of all types, as an async iterator.
+
+        :raises TypeError: when one of ``types`` is none.
+        """
+        return Subscription(_message_types(types), self)
 
     def add(self, observer: Observer, end: Callable[[], None]) -> None:
         """Take an observer; ``end`` is called when the overlay stops, or has stopped already."""
@@ -209,7 +217,7 @@ class Subscriptions:
     def _call(self, observer: Observer, message: OverlayMessage) -> Deferred[Any] | None:
         try:
             result = observer.callback(message)
-        except Exception:
+        except BaseException:  # a cancelled task is no reason to stop the node, nor is sys.exit()
             self._note_failure(Failure(), message)
             return None
         if isinstance(result, Deferred):
@@ -231,3 +239,21 @@ class Subscriptions:
             for kind in observer.types:
                 by_kind.setdefault(int(kind), []).append(observer)
         self.by_kind = {kind: tuple(observers) for kind, observers in by_kind.items()}
+
+
+def _message_types(types: tuple[MessageType | int, ...]) -> frozenset[MessageType]:
+    """Return the types that are wanted: these, or all when there are none.
+
+    :raises TypeError: when one is neither a type of message nor its number.
+    """
+    for kind in types:
+        if not isinstance(kind, int) or isinstance(kind, bool) or kind not in MESSAGE_TYPES:
+            raise TypeError(
+                "types of messages are given one by one, each a MessageType or its number, not "
+                + _shown(kind)
+            )
+    return frozenset(MESSAGE_TYPES[kind] for kind in types or MESSAGE_TYPES)
+
+
+def _shown(value: object) -> str:
+    return f"{value!r:.100}"

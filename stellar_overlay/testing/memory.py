@@ -6,8 +6,10 @@ half-close, refusal, and delivery after a latency. Nothing happens but when the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
+from typing import NamedTuple
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -29,10 +31,21 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from stellar_overlay.address import PeerAddress
+from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
+from stellar_overlay.error import ConnectionFailed
 
 BUFFER_SIZE = 64 * 1024
 """Bytes in a transport's buffer beyond which its producer is paused, as Twisted's."""
+MAX_DIALS = 100_000
+"""Dials that a network remembers."""
+
+
+class Dial(NamedTuple):
+    """An attempt to connect: when, from which IP address, and to where."""
+
+    at: float
+    from_ip: str
+    to: PeerAddress
 
 
 @implementer(ITransport, IPushProducer)
@@ -228,8 +241,14 @@ class MemoryNetwork:
         self.latency = latency
         self.black_holes: set[str] = set()
         """IP addresses to which connecting takes for ever."""
+        self.names: dict[str, list[str]] = {}
+        """What names resolve to; a name that is missing does not exist."""
+        self.unplugged: set[str] = set()
+        """IP addresses that nothing reaches."""
         self.transports: list[tuple[MemoryTransport, MemoryTransport]] = []
         """Every connection that was made: who dialled, and who answered."""
+        self.dials: deque[Dial] = deque(maxlen=MAX_DIALS)
+        """What was tried through :meth:`client`, whatever came of it."""
         self._ports: dict[tuple[str, int], IProtocolFactory] = {}
         self._ephemeral = count(40_000)
 
@@ -243,12 +262,40 @@ class MemoryNetwork:
         """Return what makes endpoints for connections from ``from_ip``."""
         return lambda address: _ClientEndpoint(self, from_ip, address, timeout)
 
+    def resolver(
+        self, *, allow_private: bool = True
+    ) -> Callable[[PeerAddress], Deferred[ResolvedPeerAddress]]:
+        """Return what resolves names as a node's resolver does, from :attr:`names`."""
+
+        def resolve(address: PeerAddress) -> Deferred[ResolvedPeerAddress]:
+            found = [address.host] if address.is_numeric else self.names.get(address.host, [])
+            for ip in found:
+                resolved = ResolvedPeerAddress(ip, address.port)
+                if allow_private or address.is_numeric or not resolved.is_private:
+                    return succeed(resolved)
+            return fail(ConnectionFailed(f"{address.host!r}: no such name"))
+
+        return resolve
+
+    def unplug(self, ip: str) -> None:
+        """Cut a host off: its connections are reset, and no new ones come about."""
+        self.unplugged.add(ip)
+        for near, far in self.transports:
+            if not near.is_closed and ip in (near.getHost().host, far.getHost().host):
+                near.abortConnection()
+
+    def plug(self, ip: str) -> None:
+        """Let a host be reached again."""
+        self.unplugged.discard(ip)
+
     def connect(self, from_ip: str, address: PeerAddress, factory: IProtocolFactory) -> IProtocol:
         """Connect at once.
 
         :raises twisted.internet.error.ConnectionRefusedError: when nobody listens, or who does
             wants no more.
         """
+        if self.unplugged & {from_ip, address.host}:
+            raise RefusedError()
         listener = self._ports.get((address.host, address.port))
         ours = IPv4Address("TCP", from_ip, next(self._ephemeral))
         theirs = IPv4Address("TCP", address.host, address.port)
@@ -264,6 +311,8 @@ class MemoryNetwork:
         )
         near.other, near.protocol, near.latency = far, client, self.latency
         far.other, far.protocol, far.latency = near, server, self.latency
+        if len(self.transports) % 1024 == 1023:  # a long simulation keeps no dead ones
+            self.transports = [pair for pair in self.transports if not pair[0].is_closed]
         self.transports.append((near, far))
         server.makeConnection(far)
         client.makeConnection(near)
@@ -288,6 +337,7 @@ class _ClientEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         network = self._network
+        network.dials.append(Dial(network.clock.seconds(), self._from_ip, self._address))
         if self._address.host in network.black_holes:
             never: Deferred[IProtocol] = Deferred(lambda _: timer.cancel())
             timer = network.clock.callLater(self._timeout, never.errback, ConnectTimeoutError())

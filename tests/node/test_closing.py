@@ -10,7 +10,7 @@ from stellar_overlay.session.flow_control import FlowControlConfig
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.message import MessageType
-from tests.builders import advert, get_tx_set
+from tests.builders import advert, get_tx_set, make_node
 from tests.node.world import LinkTestCase, Owner
 
 CLEANLY = "Connection was closed cleanly."
@@ -261,3 +261,52 @@ class TheirEndTests(LinkTestCase):
         waiting.append(self.world.outcome(owner.link.when_authenticated()))
         for outcome in waiting:
             self.assertIs(outcome[0], owner.violations[0])
+
+
+class HalfCloseTests(LinkTestCase):
+    """The peer says that it will send no more, and may be reading still."""
+
+    def half_close(self, peer: ScriptedPeer) -> None:
+        peer.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def test_right_after_what_was_wrong(self) -> None:
+        """It hears why it is refused, all the same."""
+        owner, peer = self.open()
+        peer.send_forged(get_tx_set())
+        self.half_close(peer)
+        self.world.settle()
+        self.assert_ended(owner, peer, "unexpected MAC", (3, b"unexpected MAC"))
+
+    def test_right_after_a_wrong_hello(self) -> None:
+        """So it does before it is anybody: our HELLO, then ERROR_MSG."""
+        _, peer = self.open(is_polite=False)
+        node = make_node(9, overlay=(30, 31))
+        stranger = self.world.call(local_node=node, is_polite=False)
+        stranger.say_hello()
+        self.half_close(stranger)
+        self.world.settle()
+        self.assertEqual(stranger.error, (2, b"wrong protocol version"))
+        self.assertIs(stranger.received[0].type, MessageType.HELLO)
+        peer.transport.loseConnection()  # type: ignore[union-attr]
+        self.world.settle()
+
+    def test_of_its_own_accord(self) -> None:
+        """The link ends as when the peer hangs up; what was written before is delivered."""
+        owner, peer = self.open()
+        owner.link.send(get_tx_set(7))
+        self.half_close(peer)
+        self.world.settle()
+        self.assert_ended(owner, peer, f"error reading message header: {CLEANLY}", None)
+        self.assertEqual(peer.of_type(MessageType.GET_TX_SET), [get_tx_set(7)])
+
+    def test_and_never_reads(self) -> None:
+        """Who half-closes and leaves our bytes lying is gone in five seconds."""
+        owner, peer = self.open()
+        pause_writing(self, owner)
+        self.half_close(peer)
+        self.world.settle()
+        self.world.advance(CLOSING_DELAY_SECONDS - 0.1)
+        self.assertEqual(owner.events[-1], "dropped")
+        self.world.advance(0.2)
+        self.assertEqual(owner.events[-1], "gone")
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
-from stellar_overlay.address import PeerAddress
+from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
 from stellar_overlay.error import (
     AlreadyConnected,
     AuthenticationFailed,
@@ -194,7 +194,11 @@ class ConnectTests(WorldTestCase):
         """C2: with all pending slots taken, nothing is dialled."""
         node = self.world.node()
         node.admission.limits = ConnectionLimits(
-            max_outbound=0, max_inbound=0, max_outbound_pending=0, max_inbound_pending=0
+            target_outbound=0,
+            max_outbound=0,
+            max_inbound=0,
+            max_outbound_pending=0,
+            max_inbound_pending=0,
         )
         self.world.answer(9)
         self.refusal(node, PeerLimitReached, "all outbound connections taken")
@@ -240,7 +244,7 @@ class ConnectTests(WorldTestCase):
         connecting.cancel()
         self.assertIs(type(outcome[0]), CancelledError)
         self.assertEqual(node.admission.outbound, 0)
-        self.assertFalse(node._dialer.is_dialling(PeerAddress(ip(9))))
+        self.assertFalse(node._dialer.is_dialling(ResolvedPeerAddress(ip(9))))
 
     def test_cancelled_during_the_handshake(self) -> None:
         """The link is dropped, and does not become a peer behind the caller's back."""

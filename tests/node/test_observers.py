@@ -222,6 +222,15 @@ class FailingObserverTests(ListeningTestCase):
         self.check(observer)
         self.check_log()
 
+    def test_what_is_no_exception(self) -> None:
+        """A callback that raises what would end a program fails like any other."""
+
+        def observer(message: OverlayMessage) -> None:
+            raise SystemExit(1)
+
+        self.check(observer)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 3)
+
     def test_later(self) -> None:
         """A Deferred that fails, at once or after a while."""
         waiting: list[Deferred[None]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ from stellar_overlay.wire.message import (
     decode_hash_query,
     encode_dont_have,
 )
-from tests.builders import OpenGate, make_node
+from tests.builders import WALL_NOW, OpenGate, make_node
 
 Result = TypeVar("Result")
 
@@ -42,6 +43,13 @@ PORT = 11625
 def ip(number: int) -> str:
     """Return the address of a host."""
     return f"10.0.0.{number}"
+
+
+class MiddlingRandom(random.Random):
+    """Always says a half; what is shuffled is still shuffled, the same way each time."""
+
+    def random(self) -> float:
+        return 0.5
 
 
 class LivelyPeer(ScriptedPeer):
@@ -71,19 +79,24 @@ class World:
         *,
         local_node: LocalNode | None = None,
         herder: Herder | None = None,
-        uniform: Callable[[], float] = lambda: 0.5,
+        database: str | None = None,
         is_started: bool = True,
         **settings: Any,
     ) -> OverlayManager:
         """Return a node on its host, started unless told otherwise."""
+        if local_node is None:
+            local_node = make_node(number)
+            local_node.wall_clock = lambda: WALL_NOW + self.clock.seconds()
         node = OverlayManager(
-            OverlayConfig(allow_private=True, **settings),
-            local_node or make_node(number),
+            OverlayConfig(**{"allow_private": True} | settings),
+            local_node,
             reactor=self.clock,
             listen=self.network.server(ip(number), PORT),
             connect=self.network.client(ip(number)),
+            resolve=self.network.resolver(),
+            database=database,
             herder=herder,
-            uniform=uniform,
+            random=MiddlingRandom(number),
         )
         self.nodes.append(node)
         if is_started:

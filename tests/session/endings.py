@@ -178,7 +178,7 @@ class Network(MemoryNetwork):
 
 
 class Node:
-    """A node that listens, and what it says of its links.
+    """A node that listens, and what it says of its links; it dials nobody unless told otherwise.
 
     :param settings: of its configuration.
     """
@@ -188,11 +188,12 @@ class Node:
         self.network = Network(self.clock)
         self.events: list[PeerEvent] = []
         self.manager = OverlayManager(
-            OverlayConfig(allow_private=True, **settings),
+            OverlayConfig(**{"allow_private": True, "run_standalone": True} | settings),
             make_node(1),
             reactor=self.clock,
             listen=self.network.server("10.0.0.1", 11625),
             connect=self.network.client("10.0.0.1"),
+            resolve=self.network.resolver(),
             herder=herder,
         )
         self.manager.on_peer_event(self.events.append)
@@ -212,12 +213,15 @@ class Node:
         self.clock.pump([0.1] * 10)
         return peer
 
-    def outcome(self) -> Outcome:
-        """Return what the node says of the last link that it dropped, and told its peer."""
+    def outcome(self, link: int = -1, end: int = 1) -> Outcome:
+        """Return what the node says of the link that it dropped, and told its peer.
+
+        :param end: of the connection at which the node is: 1 if it was called.
+        """
         self.clock.pump([0.1] * 10)
         (kind,) = self.reasons()
         (drop,) = (event for event in self.events if event.kind == "peer.dropped")
-        return Outcome(kind, drop.reason, error_in(self.network.transports[-1][1].written))
+        return Outcome(kind, drop.reason, error_in(self.network.transports[link][end].written))
 
     def reasons(self) -> list[DropReason]:
         """Return for which reasons links were dropped."""
@@ -267,6 +271,44 @@ def without_slot() -> Outcome:
     node.visit(2)
     node.visit(3)
     return node.outcome()
+
+
+def displaced() -> Outcome:
+    """Have the only slot when a preferred peer comes."""
+    preferred = make_node(3).peer_id
+    node = Node(max_inbound_peers=1, target_outbound_peers=1, preferred_peer_keys=[preferred])
+    node.visit(2)
+    node.visit(3)
+    return node.outcome(link=0)
+
+
+class LostHerder(IgnoringHerder):
+    """A brain that has lost sight of consensus."""
+
+    def is_tracking(self) -> bool:
+        return False
+
+
+def unlucky() -> Outcome:
+    """Be the peer that a node out of sync parts with."""
+    node = Node(
+        LostHerder(), run_standalone=False, known_peers=["10.0.0.2"], target_outbound_peers=1
+    )
+
+    def answer() -> ScriptedPeer:
+        return ScriptedPeer(make_node(2), we_called_remote=False)
+
+    MemoryNetwork.listen(node.network, "10.0.0.2", 11625, ScriptedPeer.factory(answer))
+    for _ in range(70):
+        node.clock.pump([0.5, 0.5])
+        for ours, theirs in node.network.transports[-1:]:
+            if not ours.is_closed:  # it is a good peer
+                assert isinstance(theirs.protocol, ScriptedPeer)
+                theirs.protocol.grant(1, 1)
+    drops = [event for event in node.events if event.kind == "peer.dropped"]
+    told = error_in(node.network.transports[0][0].written)
+    (kind,) = node.reasons()
+    return Outcome(kind, drops[0].reason, told)
 
 
 def without_pending_slot() -> Outcome:

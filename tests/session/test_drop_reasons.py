@@ -76,6 +76,8 @@ TABLE: dict[DropReason, Row] = {
         lambda: after(mouth := at(GOT_HELLO), mouth.sealed(encode_auth(100))),
     ),
     R.PEER_REJECTED: Row("peer rejected", LOAD, endings.without_slot),
+    R.PREFERRED_SELECTED: Row("preferred peer selected instead", LOAD, endings.displaced),
+    R.RANDOM_DISCONNECT: Row("random disconnect due to out of sync", LOAD, endings.unlucky),
     R.PEERS_FROM_CALLER: Row("received PEERS", SILENT, lambda: sealed(encode_peers([]))),
     R.TOO_MANY_PEERS: Row(
         "too many msgs PEERS",

@@ -341,6 +341,12 @@ class NetworkTests(MemoryTestCase):
         connecting.cancel()
         self.assert_clean()
 
+    def test_dials_are_remembered(self) -> None:
+        """When, from where and to where, whatever came of it."""
+        self.clock.advance(3)
+        self.open(EarFactory(Ear()))
+        self.assertEqual(list(self.network.dials), [(3, "10.0.0.2", SERVER)])
+
     def test_closing_a_port_twice(self) -> None:
         """Is closing it once."""
         self.network.close("10.0.0.1", 1)

@@ -1,0 +1,48 @@
+"""What a checked configuration allows: links of each kind, and each link by itself."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from stellar_overlay.config import OverlayConfig
+from stellar_overlay.gossip.admission import ConnectionLimits
+from stellar_overlay.session.flow_control import FlowControlConfig
+from stellar_overlay.session.outbox import OutboxConfig
+from stellar_overlay.session.session_config import SessionConfig
+
+
+def max_open_files() -> int | None:
+    """Return how many files this process may have open (``ulimit -n``); None for any number."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def connection_limits(
+    config: OverlayConfig, *, max_files: Callable[[], int | None] = max_open_files
+) -> ConnectionLimits:
+    """Return how many links of each kind a checked configuration and the system allow."""
+    return ConnectionLimits.of(
+        target_outbound=config.target_outbound_peers,
+        max_outbound=config.max_outbound_peers,
+        max_inbound=config.max_inbound_peers,
+        max_pending=config.max_pending_connections,
+        max_files=max_files(),
+    )
+
+
+def session_config(config: OverlayConfig) -> SessionConfig:
+    """Return the settings of each link that a checked configuration asks for."""
+
+    def pick(kind: type) -> dict[str, Any]:
+        return {
+            row.name: getattr(config, row.name) for row in fields(kind) if hasattr(config, row.name)
+        }
+
+    return SessionConfig(
+        **pick(SessionConfig),
+        flow_control=FlowControlConfig(**pick(FlowControlConfig)),
+        outbox=OutboxConfig(**pick(OutboxConfig)),
+    )
