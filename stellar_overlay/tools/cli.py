@@ -97,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="run a network on this machine that checks itself")
     demo.add_argument("--nodes", type=_whole(2, 100), default=12, metavar="N", help="how many [12]")
     demo.add_argument(
-        "--seconds", type=_whole(1, 86_400), default=20, metavar="S", help="of traffic [20]"
+        "--seconds",
+        type=_whole(1, 86_400),
+        default=20,
+        metavar="S",
+        help="of traffic, after some 5 s for the nodes to find each other [20]",
     )
     demo.add_argument(
         "--seed",

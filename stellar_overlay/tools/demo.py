@@ -28,7 +28,6 @@ from stellar_overlay.error import (
     ConnectionFailed,
     DropReason,
     ErrorCode,
-    OverlayError,
     PeerNotFound,
 )
 from stellar_overlay.identity import LocalNode, PeerId
@@ -41,8 +40,13 @@ from stellar_overlay.wire.message import Message, MessageType, encode_hash_query
 from stellar_overlay.wire.scp import externalize
 
 DIALS_PER_NODE = 4
+MIN_LINKS = 2
 MESSAGES_PER_LINK = 600
 """SCP messages in each direction of each link: three times the first grant."""
+TICK_SECONDS = 2
+"""How often a node looks whom to dial; a second less than in earnest, to be quick."""
+DISCOVERY_SECONDS = 15
+"""How long the nodes may take to find each other; they need about five."""
 STEPS_PER_SECOND = 10
 DEADLINE_SECONDS = 10
 """For each thing that takes milliseconds."""
@@ -58,7 +62,7 @@ class Check:
 
 
 class Network:
-    """N nodes that dial each other as a seed says.
+    """N nodes of which one is known to all others.
 
     :param template: of whose network and versions they all are.
     :param say: prints a line for the user.
@@ -76,29 +80,37 @@ class Network:
         self._random = random.Random(arguments.seed)  # noqa: S311 - the same dials each time
         self._template = template
         self._seconds: int = arguments.seconds
-        self.nodes = [
-            self._make_node(arguments.seed, i, arguments.nodes) for i in range(arguments.nodes)
-        ]
+        self._seed: int = arguments.seed
+        self._size: int = arguments.nodes
+        self.nodes: list[OverlayManager] = []
         self.links: list[tuple[OverlayManager, OverlayManager]] = []
+        self.seconds_to_find = 0.0
+        self._start = 0.0
         self.sent: Counter[tuple[PeerId, PeerId]] = Counter()
         self.received: Counter[tuple[PeerId, PeerId]] = Counter()
 
-    def _make_node(self, seed: int, number: int, nodes: int) -> OverlayManager:
+    def _make_node(self, number: int, known_peers: list[PeerAddress | str]) -> OverlayManager:
         template = self._template
         config = OverlayConfig(
             network_passphrase=template.network_passphrase,
             allow_private=True,
+            known_peers=known_peers,
             target_outbound_peers=DIALS_PER_NODE,
-            max_inbound_peers=8 * DIALS_PER_NODE + nodes,
+            max_inbound_peers=8 * DIALS_PER_NODE + self._size,
+            auth_timeout_secs=TICK_SECONDS - 1,
         )
         node = LocalNode(
             template.network_passphrase,
-            hashlib.sha256(f"stellar-overlay demo {seed} {number}".encode()).digest(),
+            hashlib.sha256(f"stellar-overlay demo {self._seed} {number}".encode()).digest(),
             overlay_min_version=template.overlay_min_version,
             overlay_version=template.overlay_version,
         )
         manager = OverlayManager(
-            config, node, reactor=self._reactor, listen="tcp:0:interface=127.0.0.1"
+            config,
+            node,
+            reactor=self._reactor,
+            listen="tcp:0:interface=127.0.0.1",
+            random=random.Random(self._random.getrandbits(64)),  # noqa: S311 - the same dials
         )
         manager.observe(self._counter_of(node.peer_id), MessageType.SCP_MESSAGE)
         return manager
@@ -111,28 +123,56 @@ class Network:
 
     # The acts.
 
-    async def connect(self) -> None:
-        """Start all nodes; each but the first dials some of those before it."""
-        for node in self.nodes:
-            try:
-                await node.start()
-            except CannotListenError as error:
-                raise ConnectionFailed(
-                    f"cannot listen on 127.0.0.1: {error.socketError}"
-                ) from error
-        dials = []
-        for number, node in enumerate(self.nodes[1:], start=1):
-            for other in self._random.sample(self.nodes[:number], min(number, DIALS_PER_NODE)):
-                self.links.append((node, other))
-                dials.append(Deferred.fromCoroutine(self._dial(node, other)))
-        await DeferredList(dials)
+    async def discover(self) -> None:
+        """Start all nodes; all but the first know the first one's address, and nothing else."""
+        start = self._start = self._reactor.seconds()
+        seed = await self._start_node(0, [])
+        assert seed.peer_port is not None
+        for number in range(1, self._size):
+            await self._start_node(number, [PeerAddress("127.0.0.1", seed.peer_port)])
+        self._say(f" one seed node; {self._size - 1} nodes know its address and nothing else")
+        while not self.is_whole and self._reactor.seconds() < start + DISCOVERY_SECONDS:
+            await deferLater(self._reactor, 1 / STEPS_PER_SECOND)
+        self.seconds_to_find = round(self._reactor.seconds() - start, 1)
+        await deferLater(self._reactor, TICK_SECONDS)  # for what is under way
+        self.links = self._found_links()
 
-    async def _dial(self, node: OverlayManager, other: OverlayManager) -> None:
-        assert other.peer_port is not None
+    async def _start_node(
+        self, number: int, known_peers: list[PeerAddress | str]
+    ) -> OverlayManager:
+        node = self._make_node(number, known_peers)
+        self.nodes.append(node)
         try:
-            await node.connect(PeerAddress("127.0.0.1", other.peer_port))
-        except OverlayError as error:
-            self._say(f"a dial failed: {error}")
+            await node.start()
+        except CannotListenError as error:
+            raise ConnectionFailed(f"cannot listen on 127.0.0.1: {error.socketError}") from error
+        return node
+
+    def _found_links(self) -> list[tuple[OverlayManager, OverlayManager]]:
+        """Return each link once, from who dialled to who answered."""
+        nodes = {node.local_node.peer_id: node for node in self.nodes}
+        return [
+            (node, nodes[info.peer_id])
+            for node in self.nodes
+            for info in node.peer_infos()
+            if info.direction == "outbound" and info.peer_id in nodes
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all reach each other, even without the seed, and have links enough."""
+        links = self._found_links()
+        enough = min(MIN_LINKS, self._size - 1)
+        ends = Counter(node for link in links for node in link)
+        if any(ends[node] < enough for node in self.nodes):
+            return False
+        left = self.nodes[1:]
+        reached, grown = set(left[:1]), set(left[:1])
+        while grown:
+            pairs = [pair for a, b in links for pair in ((a, b), (b, a))]
+            grown = {b for a, b in pairs if a in grown and b in left} - reached
+            reached |= grown
+        return len(reached) == len(left)
 
     async def flood(self) -> None:
         """Send SCP messages both ways over every link, far more than the first grant allows."""
@@ -145,7 +185,7 @@ class Network:
             self._send_up_to(goal)
             if step % STEPS_PER_SECOND == 0:
                 self._report(step // STEPS_PER_SECOND)
-        deadline = start + 2 * self._seconds
+        deadline = max(self._start + 2 * self._seconds, start + self._seconds + DEADLINE_SECONDS)
         while self.sent != self.received and self._reactor.seconds() < deadline:
             await deferLater(self._reactor, 1 / STEPS_PER_SECOND)
         self._report(self._seconds)
@@ -172,6 +212,30 @@ class Network:
 
     # What came of it.
 
+    def check_discovery(self) -> Check:
+        """Nodes that were told one address have found each other."""
+        seed = self.nodes[0]
+        strangers = sum(seed not in link for link in self.links)
+        figures = {
+            "nodes": len(self.nodes),
+            "links": len(self.links),
+            "links_between_strangers": strangers,
+            "seconds": self.seconds_to_find,
+        }
+        if self.is_whole:
+            text = (
+                f"{len(self.nodes)} nodes found each other through one seed in"
+                f" {self.seconds_to_find} s: {len(self.links)} links, {strangers} of them between"
+                " nodes that nobody had told of each other; whole without the seed"
+            )
+        else:
+            text = (
+                f"after {self.seconds_to_find} s not every node had"
+                f" {min(MIN_LINKS, self._size - 1)} links, or some could not reach the others"
+                f" without the seed ({len(self.links)} links)"
+            )
+        return Check(self.is_whole, text, dict(figures))
+
     def check_auth(self, forger: ScriptedPeer) -> Check:
         """Every link is authenticated at both ends, and the forger was refused."""
         ends = sum(
@@ -185,7 +249,7 @@ class Network:
             "refused with ERR_AUTH" if refused else f"not refused with ERR_AUTH: {_fate(forger)}"
         )
         figures = {"nodes": len(self.nodes), "links": len(self.links), "ends": ends}
-        return Check(ends == wanted and refused, text, {**figures, "forger_refused": refused})
+        return Check(0 < wanted == ends and refused, text, {**figures, "forger_refused": refused})
 
     def check_flow_control(self) -> Check:
         """Every message arrived, past the first grant, and nobody sent more than was granted."""
@@ -264,9 +328,10 @@ def run(arguments: argparse.Namespace) -> ExitStatus:
             f"stellar-overlay {__version__} demo: {arguments.nodes} nodes on 127.0.0.1, real TCP,"
             " real keys; the consensus is synthetic: signed SCP messages of nobody's votes"
         )
-        await network.connect()
+        await network.discover()
+        found = {"discovery": network.check_discovery()}
         await network.flood()
-        found = {"auth": network.check_auth(await network.forge())}
+        found["auth"] = network.check_auth(await network.forge())
         found["flow-control"] = network.check_flow_control()
         checks.update(found)
         for name, check in checks.items():

@@ -81,6 +81,7 @@ class Probe(OpenGate):
         self._metrics = OverlayMetrics()
         self._flusher = FlushQueue(clock)
         self._peers: list[PeerEntry] = []
+        self._authenticated_at: float | None = None
         self._enough: Deferred[None] = Deferred()
         self._gone: Deferred[None] = Deferred()
 
@@ -97,10 +98,6 @@ class Probe(OpenGate):
         try:
             await link.when_authenticated()
             too_late.cancel()
-            report.authenticated = True
-            report.handshake_ms = round(
-                (self._clock.seconds() - link.session.clocks.connected_at) * 1000, 1
-            )
             timer = self._clock.callLater(PATIENCE_SECONDS, self._note_enough)
             await self._enough
             if timer.active():
@@ -113,6 +110,9 @@ class Probe(OpenGate):
         if too_late.active():
             too_late.cancel()
         await self._gone
+        if self._authenticated_at is not None:
+            seconds = self._authenticated_at - link.session.clocks.connected_at
+            report.authenticated, report.handshake_ms = True, round(seconds * 1000, 1)
         if link.session.auth.remote is not None:
             _describe(report, link.session.auth.remote)
         report.peers = [
@@ -135,7 +135,8 @@ class Probe(OpenGate):
         return Session(AuthContext(self._node, True), self, now=self._clock.seconds())
 
     def link_authenticated(self, link: Connection) -> None:
-        """Wait for what follows."""
+        """Wait for what follows, such as a refusal."""
+        self._authenticated_at = self._clock.seconds()
 
     def dispatch(self, link: Connection, items: Sequence[Item]) -> None:
         for kind, body in items:

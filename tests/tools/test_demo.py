@@ -11,14 +11,12 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay import __version__
 from stellar_overlay.error import DropReason, ErrorCode
 from stellar_overlay.identity import LocalNode
-from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.tools.demo import Network
 from stellar_overlay.wire.auth import AuthState
@@ -26,7 +24,7 @@ from tests.processes import CLI, Result, Running, is_open, run, scratch
 
 SMALL = ("demo", "--nodes", "3", "--seconds", "2")
 LINKS = 3
-"""Of three nodes that each dial all before them."""
+"""Of three nodes that all found each other."""
 MESSAGES = 600
 """In each direction of each link."""
 
@@ -66,15 +64,22 @@ class GoodDemoTests(DemoTests):
         before = time.monotonic()
         result = self.demo(*SMALL)
         self.assertEqual(result.status, 0, result.said)
-        self.assertLess(time.monotonic() - before, 10)
+        self.assertLess(time.monotonic() - before, 25)
         first, *_ = lines = result.stdout.splitlines()
         self.assertIn(f"stellar-overlay {__version__} demo: 3 nodes on 127.0.0.1", first)
         self.assertIn("synthetic", first)
-        self.assertEqual([line[:8] for line in lines[1:-2]], [f" t={i:>3} s" for i in range(3)])
+        self.assertEqual(lines[1], " one seed node; 2 nodes know its address and nothing else")
+        self.assertEqual([line[:8] for line in lines[2:-3]], [f" t={i:>3} s" for i in range(3)])
         self.assertTrue(all(line.isprintable() for line in lines))
         ends, total = 2 * LINKS, 2 * LINKS * MESSAGES
+        verdicts = self.verdicts(result)
+        self.assertRegex(
+            verdicts.pop("discovery"),
+            r"^PASS 3 nodes found each other through one seed in \d+\.\d s: 3 links, 1 of them"
+            r" between nodes that nobody had told of each other; whole without the seed$",
+        )
         self.assertEqual(
-            self.verdicts(result),
+            verdicts,
             {
                 "auth": f"PASS {ends} of {ends} link ends authenticated; a forged MAC was refused"
                 " with ERR_AUTH",
@@ -82,8 +87,9 @@ class GoodDemoTests(DemoTests):
                 " per link and direction with first grants of 200; 0 overruns",
             },
         )
-        self.assertEqual([line.split()[:2] for line in lines[-2:]],
-                         [["PASS", "auth"], ["PASS", "flow-control"]])  # fmt: skip
+        names = ["discovery", "auth", "flow-control"]
+        self.assertEqual([line.split()[:2] for line in lines[-3:]],
+                         [["PASS", name] for name in names])  # fmt: skip
 
     def test_json(self) -> None:
         """With --json: one final object with the figures, and nothing else."""
@@ -92,8 +98,13 @@ class GoodDemoTests(DemoTests):
         self.assertEqual(result.stdout.count("\n"), 1)
         report = json.loads(result.stdout)
         seconds = report.pop("seconds")
-        self.assertTrue(2 <= seconds <= 4, seconds)
+        self.assertTrue(2 <= seconds <= 20, seconds)
+        found = report["checks"].pop("discovery")
+        self.assertLess(found.pop("seconds"), 15)
         total = 2 * LINKS * MESSAGES
+        self.assertEqual(
+            found, {"ok": True, "nodes": 3, "links": LINKS, "links_between_strangers": 1}
+        )
         self.assertEqual(
             report,
             {
@@ -112,23 +123,15 @@ class GoodDemoTests(DemoTests):
         )  # fmt: skip
 
     def test_same_keys(self) -> None:
-        """The same seed makes the same nodes and dials, another seed others."""
+        """The same seed makes the same nodes, another seed others."""
 
-        async def nothing(*_: object) -> None:
-            pass
-
-        self.patch(OverlayManager, "start", nothing)
-        self.patch(Network, "_dial", nothing)
-
-        def plan(seed: int) -> list[list[str]]:
+        def keys(seed: int) -> list[str]:
             arguments = Namespace(nodes=7, seconds=1, seed=seed)
             network = Network(arguments, LocalNode.testnet(), Clock(), print)
-            self.successResultOf(Deferred.fromCoroutine(network.connect()))
-            return [[node.local_node.peer_id.short for node in link] for link in network.links]
+            return [network._make_node(i, []).local_node.peer_id.short for i in range(7)]
 
-        self.assertEqual(len(plan(1)), 1 + 2 + 3 + 4 + 4 + 4)
-        self.assertEqual(plan(1), plan(1))
-        self.assertNotEqual(plan(1), plan(2))
+        self.assertEqual(keys(1), keys(1))
+        self.assertNotEqual(keys(1), keys(2))
 
 
 class KeepTests(DemoTests):
@@ -142,7 +145,7 @@ class KeepTests(DemoTests):
         demo.send(signal.SIGINT)
         result = demo.wait(5)
         self.assertEqual((result.status, result.stderr), (0, ""))
-        self.assertEqual(len(self.verdicts(result)), 2)
+        self.assertEqual(len(self.verdicts(result)), 3)
         self.assertFalse(any(map(is_open, ports)))
 
     def test_keep_json(self) -> None:
@@ -163,13 +166,13 @@ class BadDemoTests(DemoTests):
         """Assert that one check failed, and in which words; the other passed."""
         self.assertEqual(result.status, 1, result.said)
         verdicts = self.verdicts(result)
-        self.assertEqual(set(verdicts), {"auth", "flow-control"})
+        self.assertEqual(set(verdicts), {"discovery", "auth", "flow-control"})
         failed = verdicts.pop(check)
         self.assertTrue(failed.startswith("FAIL "), failed)
         for word in words:
             self.assertIn(word, failed)
-        (other,) = verdicts.values()
-        self.assertTrue(other.startswith("PASS "), other)
+        for other in verdicts.values():
+            self.assertTrue(other.startswith("PASS "), other)
 
     def test_forgery_not_noticed(self) -> None:
         """Were a wrong MAC taken for a right one, the demo would say so, and end."""
@@ -179,19 +182,32 @@ class BadDemoTests(DemoTests):
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
         self.assert_fails("auth", ["not refused with ERR_AUTH", "still open after 1 s"], result)
 
-    def test_link_missing(self) -> None:
-        """Where a dial fails, it is said when it does, and counted in the end; nothing was sent."""
+    def test_nobody_found(self) -> None:
+        """Where nobody shares an address, nobody finds anybody but the seed, and it is said."""
         patch = (
+            "from stellar_overlay.gossip.peer_exchange import PeerExchange\n"
+            "demo.DISCOVERY_SECONDS = 6\n"
+            "PeerExchange.to_send = lambda exchange, address: []\n"
+        )
+        result = self.patched(patch, "demo", "--nodes", "4", "--seconds", "1")
+        words = ["not every node had 2 links", "could not reach the others without the seed"]
+        self.assert_fails("discovery", words, result)
+
+    def test_no_link(self) -> None:
+        """Where no link comes about, nothing is sent, and every check says so."""
+        patch = (
+            "from stellar_overlay.node.dialer import Dialer\n"
             "from stellar_overlay.error import ConnectionFailed\n"
-            "async def connect(node, address):\n"
+            "demo.DISCOVERY_SECONDS = 4\n"
+            "async def dial(dialer, address):\n"
             "    raise ConnectionFailed('no cable')\n"
-            "demo.OverlayManager.connect = connect\n"
+            "Dialer.dial = dial\n"
         )
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
         self.assertEqual(result.status, 1)
-        self.assertIn("a dial failed: no cable", result.stdout)
         verdicts = self.verdicts(result)
-        self.assertIn("FAIL 0 of 2 link ends authenticated", verdicts["auth"])
+        self.assertIn("FAIL after", verdicts["discovery"])
+        self.assertIn("FAIL 0 of 0 link ends authenticated", verdicts["auth"])
         self.assertIn("FAIL 0 of 0 SCP messages arrived", verdicts["flow-control"])
 
     def test_messages_lost(self) -> None:
@@ -206,7 +222,7 @@ class BadDemoTests(DemoTests):
         )
         before = time.monotonic()
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1", "--json")
-        self.assertLess(time.monotonic() - before, 10)
+        self.assertLess(time.monotonic() - before, 25)
         report = json.loads(result.stdout)
         self.assertEqual((result.status, report["ok"]), (1, False))
         self.assertTrue(report["checks"]["auth"]["ok"])
@@ -220,6 +236,7 @@ class CheckTests(SynchronousTestCase):
     def setUp(self) -> None:
         arguments = Namespace(nodes=2, seconds=1, seed=7)
         self.network = Network(arguments, LocalNode.testnet(), Clock(), print)
+        self.network.nodes = [self.network._make_node(number, []) for number in range(2)]
         one, other = (node.local_node.peer_id for node in self.network.nodes)
         self.ways = (one, other), (other, one)
 
@@ -245,7 +262,7 @@ class CheckTests(SynchronousTestCase):
                 )
         forger = ScriptedPeer(LocalNode.testnet())
         forger.error = ErrorCode.ERR_AUTH, b"unexpected MAC"
-        self.assertTrue(self.network.check_auth(forger).ok)
+        self.assertTrue(self.network.check_auth(forger).figures["forger_refused"])
 
     def test_flow_control(self) -> None:
         """All that was sent must arrive, past the first grant each way, and not beyond credit."""
