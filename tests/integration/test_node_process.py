@@ -17,6 +17,7 @@ from stellar_overlay.identity import LocalNode
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from tests.processes import (
     CLI,
+    DEADLINE_SECONDS,
     ROOT,
     Listener,
     Result,
@@ -118,7 +119,8 @@ class RunningTests(NodeTests):
         Talk.dial(self, ready["peer_port"], new_peer()).close()
         result = self.assert_ends(node, signal.SIGINT)
         self.assertIn("Server Shut Down", result.said)
-        self.assertEqual(os.listdir(self.folder), ["ready.json"])
+        left = ["ready.json", "stellar-overlay.db", "stellar-overlay.db.bans"]
+        self.assertEqual(sorted(os.listdir(self.folder)), left)
 
     def test_daemon(self) -> None:
         """``twistd`` without -n leaves a process behind, whose id is in the ready file."""
@@ -128,6 +130,9 @@ class RunningTests(NodeTests):
         pid_file = self.folder / "twistd.pid"
         self.addCleanup(self.kill_daemon, pid_file)
         self.assertEqual(launcher.wait(), Result(0, "", ""))
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not self.ready.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)  # the daemon is reading its database
         ready = json.loads(self.ready.read_text())
         self.assertEqual(ready["pid"], int(pid_file.read_text()))
         talk = Talk.dial(self, ready["peer_port"], new_peer())

@@ -1,0 +1,1 @@
+"""What must hold for whole networks, on a simulated clock and in memory."""
