@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
 
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
@@ -21,6 +22,7 @@ from stellar_overlay.error import ConnectionFailed, ShuttingDown
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.node.connection import Connection
 from stellar_overlay.node.events import PeerEvent
+from stellar_overlay.node.listener import ConnectionFactory, ListenerService
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.message import Message, MessageType
@@ -363,3 +365,26 @@ async def test_ipv6() -> None:
             assert str(info.address) == f"[::1]:{one.peer_port}"
     except CannotListenError:
         pytest.skip("no IPv6 loopback here")
+
+
+@in_reactor
+async def test_who_calls_too_early_waits() -> None:
+    """A port that is open accepts nobody before the node has read its database."""
+    accepted: list[object] = []
+    endpoint = serverFromString(the_reactor(), f"tcp:0:interface={LOOPBACK}")
+    listener = ListenerService(
+        endpoint, ConnectionFactory(accepted.append)
+    )
+    await listener.listen()
+    assert listener.port is not None
+    try:
+        with socket.create_connection((LOOPBACK, listener.port)) as client:
+            for _ in range(5):
+                await deferLater(the_reactor(), 0.02)
+            assert accepted == []
+            listener.startService()
+            while not accepted:
+                await deferLater(the_reactor(), 0.02)
+            assert client.recv(1) == b""  # refused by this factory, but not left alone
+    finally:
+        await listener.stopService()
