@@ -256,7 +256,7 @@ class Admission:
         if evicted is not None:  # last, as it calls back
             evicted.drop(DropReason.PREFERRED_SELECTED.violation())
 
-    def remove(self, link: Candidate, peer_id: PeerId | None = None) -> None:
+    def remove(self, link: Candidate) -> None:
         """Free the slot of a link that ended; another link to the same node is left alone."""
         self._census.close(link)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.error import DropReason
@@ -47,6 +48,7 @@ class Outreach:
         is_tracking: Callable[[], bool],
         choice: Callable[[Sequence[Candidate]], Candidate],
         allow_private: bool,
+        allow_localhost: bool = False,
     ) -> None:
         self._admission = admission
         self._preferred = preferred
@@ -58,7 +60,9 @@ class Outreach:
         self._pacer = pacer
         self._is_tracking = is_tracking
         self._choice = choice
-        self._allow_private = allow_private
+        self._is_reachable = partial(
+            is_reachable, allow_private=allow_private, allow_localhost=allow_localhost
+        )
         self._out_of_sync_since: float | None = None
 
     def tick(self, now: float) -> None:
@@ -143,7 +147,7 @@ class Outreach:
             return not is_nobodys(address)
         return (
             self._pacer.may_dial(address, now)  # first, as it is cheap, and says no most often
-            and is_reachable(address, allow_private=self._allow_private)
+            and self._is_reachable(address)
             and self._admission.may_dial_group(address)
         )
 

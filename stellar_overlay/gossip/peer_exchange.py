@@ -14,7 +14,6 @@ MAX_SENT = 50
 """Addresses in a PEERS that we send (core Peer.h)."""
 MAX_RECEIVED = 100
 """Addresses looked at in one that we get; the wire allows no more (Stellar-overlay.x)."""
-_LOCALHOST = "127.0.0.1"
 
 
 class PeerExchange:
@@ -75,6 +74,6 @@ class PeerExchange:
         ]
 
     def _is_shared(self, address: ResolvedPeerAddress) -> bool:
-        if self._allow_localhost and address.host == _LOCALHOST:
-            return True
-        return is_reachable(address, allow_private=self._allow_private)
+        return is_reachable(
+            address, allow_private=self._allow_private, allow_localhost=self._allow_localhost
+        )

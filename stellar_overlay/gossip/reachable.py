@@ -11,6 +11,7 @@ _NOBODYS = tuple(
     ipaddress.ip_network(network)
     for network in ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8")
 )
+_LOCALHOST = "127.0.0.1"
 _LINK_LOCAL = tuple(ipaddress.ip_network(network) for network in ("169.254.0.0/16", "fe80::/10"))
 
 
@@ -19,12 +20,15 @@ def is_nobodys(address: ResolvedPeerAddress) -> bool:
     return _is_in(address.host, _NOBODYS)
 
 
-def is_reachable(address: ResolvedPeerAddress, *, allow_private: bool) -> bool:
+def is_reachable(
+    address: ResolvedPeerAddress, *, allow_private: bool, allow_localhost: bool = False
+) -> bool:
     """Tell whether a node there can be reached from more than one link or site.
 
     :param allow_private: whether private networks and loopback count; link-local ones never do.
+    :param allow_localhost: whether 127.0.0.1 does, if nothing else of the kind.
     """
-    if not address.is_private:
+    if not address.is_private or (allow_localhost and address.host == _LOCALHOST):
         return True
     return allow_private and not _is_in(address.host, (*_NOBODYS, *_LINK_LOCAL))
 

@@ -17,8 +17,8 @@ from stellar_overlay.error import OverlayError
 from stellar_overlay.gossip.admission import Admission
 from stellar_overlay.gossip.dial_pacer import DialPacer
 from stellar_overlay.gossip.outreach import Outreach
-from stellar_overlay.node.configured_peers import ConfiguredPeers
-from stellar_overlay.node.dialer import REALLY_DEAD_FAILURES, Dialer
+from stellar_overlay.node.configured_peers import MAX_CONFIGURED_PEERS, ConfiguredPeers
+from stellar_overlay.node.dialer import Dialer
 from stellar_overlay.node.reconnecting import ReconnectingPeerService
 from stellar_overlay.store.peer_manager import (
     BackOffUpdate,
@@ -37,7 +37,6 @@ class Company(MultiService):
     """Finds, keeps and remembers peers.
 
     :param uniform: returns a number in [0, 1).
-    :param choice: picks one of a sequence.
     :param is_connected: tells whether a peer that listens at an address is connected.
     """
 
@@ -50,10 +49,10 @@ class Company(MultiService):
         admission: Admission,
         dialer: Dialer,
         clock: IReactorTime,
-        wall_clock: Callable[[], float],
         *,
         period_seconds: float,
         allow_private: bool,
+        allow_localhost: bool,
         is_connected: Callable[[ResolvedPeerAddress], bool],
         is_tracking: Callable[[], bool],
         uniform: Callable[[], float],
@@ -64,7 +63,6 @@ class Company(MultiService):
         self._admission = admission
         self._dialer = dialer
         self._clock = clock
-        self._wall_clock = wall_clock
         self._period_seconds = period_seconds
         self._is_connected = is_connected
         self._uniform = uniform
@@ -80,8 +78,9 @@ class Company(MultiService):
             is_tracking=is_tracking,
             choice=lambda items: items[int(uniform() * len(items))],
             allow_private=allow_private,
+            allow_localhost=allow_localhost,
         )
-        self._configured: set[ResolvedPeerAddress] = set()  # at any time since the start
+        self._reset: set[ResolvedPeerAddress] = set()  # what was found for the first time
         self._reconnecting: dict[ResolvedPeerAddress, ReconnectingPeerService] = {}
         self._tick = LoopingCall(self._on_tick)
         self._tick.clock = clock
@@ -91,7 +90,7 @@ class Company(MultiService):
     def startService(self) -> None:
         """Dial the anchors, then begin to tick."""
         super().startService()
-        self._stores.peers.remove_peers_with_many_failures(REALLY_DEAD_FAILURES)
+        self._stores.peers.forget_dead_peers()
         self._take_names()
         at = START_DELAY_SECONDS / 2
         self._timers = [
@@ -134,9 +133,9 @@ class Company(MultiService):
         ):
             for address in addresses:
                 book.update_type(address, kind, preferred_known=False)
-                if address not in self._configured:
+                if address not in self._reset and len(self._reset) < MAX_CONFIGURED_PEERS:
+                    self._reset.add(address)
                     book.update_backoff(address, BackOffUpdate.HARD_RESET)
-        self._configured.update(results.known, results.preferred)
         self._admission.preferred_addresses = frozenset(results.preferred)
         self._admission.configured = frozenset((*results.known, *results.preferred))
         self._keep_connected(self.configured.last_preferred)
@@ -154,7 +153,6 @@ class Company(MultiService):
             self._dialer,
             self._stores.peers,
             self._clock,
-            self._wall_clock,
             delay_seconds=START_DELAY_SECONDS * self._uniform(),
             may_dial=self._admission.may_dial_preferred,
             is_connected=self._is_taken,

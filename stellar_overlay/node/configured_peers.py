@@ -170,7 +170,10 @@ class ConfiguredPeers(Service):
         outcomes = await DeferredList(lookups, consumeErrors=True)
         if not self.running:
             return
-        self._found.update((address, as_resolved(address)) for address in numeric)
+        if is_full and names:  # at first, so that no fault of ours ends the rounds
+            self._timer = self._clock.callLater(ROUND_SECONDS, self._on_timer)
+        for address in numeric:
+            self._found[address] = self._last_found[address] = as_resolved(address)
         for name, (_, outcome) in zip(names, outcomes, strict=True):
             if isinstance(outcome, Failure):
                 self._note_failure(name, outcome)
@@ -180,7 +183,8 @@ class ConfiguredPeers(Service):
         if is_full and names:
             self._rounds += 1
             delay = self._delay_seconds(is_clean=self._failing.isdisjoint(names))
-            self._timer = self._clock.callLater(delay, self._on_timer)
+            assert self._timer is not None
+            self._timer.reset(delay)
 
     def _end_round(self, _: None) -> None:
         self._round = None

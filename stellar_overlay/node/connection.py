@@ -41,7 +41,7 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 
 
 class LinkOwner(Protocol):
-    """Whom a connection reports to: the :class:`OverlayManager`, or a tool."""
+    """Whom a connection reports to: the links of a node, or a tool."""
 
     def open_session(self, link: Connection) -> Session:
         """Return the session of a link whose transport is there now."""

@@ -39,8 +39,6 @@ from stellar_overlay.store.peer_manager import BackOffUpdate, PeerManager, PeerR
 Connect = Callable[[PeerAddress], IStreamClientEndpoint]
 """Returns the endpoint of an address, which need not be resolved."""
 
-REALLY_DEAD_FAILURES = 120
-"""After so many failed dials in a row an address is forgotten (core PeerManager.cpp)."""
 MAX_OWN_ADDRESSES = 64
 _OUR_TROUBLES = frozenset(
     {
@@ -212,7 +210,7 @@ class Dialer(Service):
         elif _is_ours(error):
             self._book.restore_backoff(before)
         else:
-            self._book.remove_peers_with_many_failures(REALLY_DEAD_FAILURES, address.host)
+            self._book.forget_dead_peers(address.host)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -43,7 +43,11 @@ class Door:
 
 
 class LinkGate:
-    """The decisions about one link. Nothing is written down before its key is proven."""
+    """The decisions about one link.
+
+    Nothing is written down before its key is proven, over this link or, for a promotion, over
+    another one.
+    """
 
     __slots__ = ("_door", "_link")
 
@@ -66,10 +70,12 @@ class LinkGate:
 
     def settle_duplicate(self, hello: Hello) -> None:
         door, address = self._door, self._address(hello)
-        observed = StoredPeerType.OUTBOUND if self._link.we_called_remote else None
+        observed = StoredPeerType.INBOUND
         if address in door.admission.preferred_addresses:
             observed = StoredPeerType.PREFERRED
-        door.book.update_type(address, observed or StoredPeerType.INBOUND, preferred_known=True)
+        elif self._link.we_called_remote:
+            observed = StoredPeerType.OUTBOUND
+        door.book.update_type(address, observed, preferred_known=True)
         door.admission.settle_duplicate(self._link, PeerId(hello.node_key), door.clock.seconds())
 
     def peers_to_send(self) -> Sequence[PeerEntry]:

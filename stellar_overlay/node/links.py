@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
 from stellar_overlay.address import MAX_PORT, ResolvedPeerAddress
@@ -16,7 +16,6 @@ from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.connection import Connection, resolved_address
-from stellar_overlay.node.dialer import REALLY_DEAD_FAILURES
 from stellar_overlay.node.events import PeerEvent, PeerEvents
 from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.node.gate import Door
@@ -48,7 +47,10 @@ class Links:
         clock: IReactorTime,
     ) -> None:
         self.peers: dict[PeerId, Peer] = {}
-        self.subscriptions = Subscriptions(metrics)
+        if IReactorFromThreads.providedBy(clock):
+            self.subscriptions = Subscriptions(metrics, clock.callFromThread)
+        else:
+            self.subscriptions = Subscriptions(metrics)
         self.events = PeerEvents()
         self._local_node = local_node
         self._identity = SessionIdentity(local_node)
@@ -183,11 +185,13 @@ class Links:
         peer = self._open.get(link)
         if peer is not None:
             self._dispatcher.forget(peer)
-            self._addresses -= Counter((peer.address,))
+            self._addresses[peer.address] -= 1
+            if not self._addresses[peer.address]:
+                del self._addresses[peer.address]
             if self.peers.get(peer.peer_id) is peer:
                 del self.peers[peer.peer_id]
         if link.remote is not None:
-            self._door.book.remove_peers_with_many_failures(REALLY_DEAD_FAILURES, link.remote.host)
+            self._door.book.forget_dead_peers(link.remote.host)
         self._count_drop(link, violation)
         by = "them" if violation.kind in _BY_THEM else "us"
         log = self._log.info if peer is not None else self._log.debug

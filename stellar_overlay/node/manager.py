@@ -172,9 +172,9 @@ class OverlayManager(MultiService):
             self.admission,
             self._dialer,
             clock,
-            self.local_node.wall_clock,
             period_seconds=config.auth_timeout_secs + 1,  # core OverlayManagerImpl.cpp:660
             allow_private=config.allow_private,
+            allow_localhost=config.allow_localhost,
             is_connected=self._links.is_connected,
             is_tracking=herder.is_tracking,
             uniform=self._random.random,
@@ -378,15 +378,18 @@ class OverlayManager(MultiService):
             await maybeDeferred(self._listener.stopService)
             await maybeDeferred(self.stores.stopService)
         if before is not _State.RUNNING:
+            self._wake_waiters()
             return
-        await super().stopService()
-        gone = self._links.drop_all(DropReason.SHUTDOWN.violation)
-        late = self._clock.callLater(STOP_SECONDS, self._links.abort_all)
-        await gone
-        if late.active():
-            late.cancel()
-        self._links.subscriptions.end_all()
-        await maybeDeferred(self.stores.stopService)
+        try:
+            await super().stopService()
+            gone = self._links.drop_all(DropReason.SHUTDOWN.violation)
+            late = self._clock.callLater(STOP_SECONDS, self._links.abort_all)
+            await gone
+            if late.active():
+                late.cancel()
+            self._links.subscriptions.end_all()
+        finally:
+            await maybeDeferred(self.stores.stopService)
 
     def _name_of(self, peer_id: PeerId) -> str:
         """Return how core's short text names a node: by its alias, or by its first characters."""

@@ -15,7 +15,7 @@ from stellar_overlay.node.dialer import Dialer
 from stellar_overlay.store.peer_manager import PeerManager
 
 CHECK_SECONDS = 3
-"""How often it is looked whether the link is still there, or a slot has become free: a tick."""
+"""How often it is looked whether the link is still there, or a slot has become free."""
 
 
 class ReconnectingPeerService(Service):
@@ -37,7 +37,6 @@ class ReconnectingPeerService(Service):
         dialer: Dialer,
         book: PeerManager,
         clock: IReactorTime,
-        wall_clock: Callable[[], float],
         *,
         delay_seconds: float = 0,
         may_dial: Callable[[], bool],
@@ -47,7 +46,6 @@ class ReconnectingPeerService(Service):
         self._dialer = dialer
         self._book = book
         self._clock = clock
-        self._wall_clock = wall_clock
         self._delay_seconds = delay_seconds
         self._may_dial = may_dial
         self._is_connected = is_connected
@@ -68,7 +66,7 @@ class ReconnectingPeerService(Service):
     @property
     def seconds_to_wait(self) -> float:
         """How long the table has us wait before the next attempt."""
-        return self._book.load(self.address).seconds_to_wait(self._wall_clock())
+        return self._book.seconds_to_wait(self.address)
 
     def _wait(self, seconds: float) -> None:
         if self.running:

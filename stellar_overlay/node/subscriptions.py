@@ -76,7 +76,8 @@ class Subscription(AsyncIterator[OverlayMessage]):
 
     def __init__(self, types: frozenset[MessageType], owner: Subscriptions) -> None:
         self._inbox = _Inbox(types, owner)
-        finalize(self, self._inbox.close).atexit = False
+        # Whoever collects garbage may be a thread that must touch no transport.
+        finalize(self, owner.call, self._inbox.close).atexit = False
 
     def __aiter__(self) -> Subscription:
         return self
@@ -147,11 +148,19 @@ class _Inbox:
 
 
 class Subscriptions:
-    """All observers, by the type of message that they want."""
+    """All observers, by the type of message that they want.
+
+    :param call: calls a function in the thread of the transports, from whatever thread.
+    """
 
     _log = Logger()
 
-    def __init__(self, metrics: OverlayMetrics) -> None:
+    def __init__(
+        self,
+        metrics: OverlayMetrics,
+        call: Callable[[Callable[[], object]], object] = lambda function: function(),
+    ) -> None:
+        self.call = call
         self._metrics = metrics
         self._observers: dict[Observer, Callable[[], None]] = {}
         self._is_ended = False

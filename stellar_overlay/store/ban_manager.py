@@ -74,6 +74,7 @@ class BanManager:
 
         :raises InvalidKey: when ``node_id`` is none.
         :raises OverlayError: when there are too many bans, or ``seconds`` is no time.
+        :raises TypeError: when ``seconds`` is no number.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise TypeError(f"seconds must be a number, not {type(seconds).__name__}")
@@ -85,13 +86,14 @@ class BanManager:
         """Lift the ban of a node, if there is one.
 
         :raises InvalidKey: when ``node_id`` is none.
+        :raises OverlayError: when too many changes wait for the disk; the ban is not lifted then.
         """
         node_id = str(PeerId.from_strkey(node_id))
+        if len(self._dirty) >= 2 * MAX_BANS:
+            raise OverlayError("too many changes of bans wait for the disk")
         self._bans.pop(node_id, None)
         if self._writer is None:
             return succeed(None)
-        if len(self._dirty) >= 2 * MAX_BANS:
-            raise OverlayError("too many changes of bans wait for the disk")
         self._lifted.add(node_id)  # also without a ban: the disk may not have been read yet
         return self._changed(node_id)
 

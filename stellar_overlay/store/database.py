@@ -74,6 +74,7 @@ class PooledRunner:
     """
 
     def __init__(self, reactor: IReactorThreads, session: Session) -> None:
+        self._session = session
         self._pool: Any = _Pool(
             __name__, session, cp_min=1, cp_max=1, cp_noisy=False, cp_reactor=reactor
         )
@@ -90,6 +91,7 @@ class PooledRunner:
     def abandon(self) -> None:
         """Let go of the thread, which may never come back from its work."""
         self._pool.forget_shutdown()
+        self._pool.threadpool.callInThread(self._session.close)  # should it come back after all
 
 
 class _Pool(ConnectionPool):

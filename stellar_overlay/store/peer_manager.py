@@ -14,6 +14,7 @@ from stellar_overlay.store.peer_record import (
     MAX_BACKOFF_SECONDS,
     MAX_FAILURES_TO_DIAL,
     MAX_UNIX_SECONDS,
+    REALLY_DEAD_FAILURES,
     SECONDS_PER_BACKOFF,
     BackOffUpdate,
     PeerQuery,
@@ -123,6 +124,14 @@ class PeerManager:
         batch = found[offset : offset + size]
         self._random.shuffle(batch)
         return batch
+
+    def seconds_to_wait(self, address: ResolvedPeerAddress) -> float:
+        """Return how long ``address`` is not to be dialled yet; 0 when it is due."""
+        return self.load(address).seconds_to_wait(self._wall_clock())
+
+    def forget_dead_peers(self, ip: str | None = None) -> int:
+        """Delete the rows that nobody hopes for any more, of one IP or of all (9.3)."""
+        return self.remove_peers_with_many_failures(REALLY_DEAD_FAILURES, ip)
 
     def remove_peers_with_many_failures(self, min_failures: int, ip: str | None = None) -> int:
         """Delete rows that failed so often, of one IP or of all; return how many (9.3)."""

@@ -71,7 +71,9 @@ class PeerRecord:
 
 ALL_TYPES = frozenset(StoredPeerType)
 MAX_FAILURES_TO_DIAL = 120
-"""An address with more is dead; the purge takes those with as many (connection.md 9.3, 9.5)."""
+"""An address with more is not dialled (connection.md 9.5)."""
+REALLY_DEAD_FAILURES = 120
+"""After so many failed dials in a row an address is forgotten (connection.md 9.3)."""
 MAX_FAILURES_TO_SEND = 10
 
 

@@ -97,8 +97,7 @@ class Stores(Service):
         self.peers = PeerManager(wall_clock=wall_clock, random=random)
         self.anchors: tuple[ResolvedPeerAddress, ...] = ()
         self._has_new_anchors = False
-        errors = getattr(metrics, "database_errors", None)
-        self.database_errors: Counter = errors if errors is not None else Counter()
+        self.database_errors = Counter() if metrics is None else metrics.database_errors
         self._trouble = DiskTrouble(str(path), clock, self.database_errors)
         self._is_open = False
         self._refusal: ConfigError | None = None
@@ -109,6 +108,7 @@ class Stores(Service):
         self._has_export_failed = False
         self._next_export = 0.0
         self._waiters: list[Deferred[None]] = []
+        self._writing: list[Deferred[None]] = []
         self._followers: list[Deferred[None]] = []
         self._flushing = LoopingCall(self._flush)
         self._cleaning = LoopingCall(self.bans.cleanup_expired_bans)
@@ -143,7 +143,7 @@ class Stores(Service):
             self._runner = None
             runner.close()
             raise self._refusal
-        self._is_open = True
+        self._is_open = self._runner is not None  # unless it was stopped meanwhile
 
     def startService(self) -> None:
         Service.startService(self)
@@ -204,10 +204,11 @@ class Stores(Service):
         return follower
 
     async def _write_all(self) -> None:
-        waiters: list[Deferred[None]] = []
+        waiters = self._writing
         try:
             while True:
-                waiters, self._waiters = self._waiters, []
+                waiters += self._waiters
+                self._waiters.clear()
                 try:
                     await self._write(waiters)
                 except sqlite3.Error as error:
@@ -285,7 +286,7 @@ class Stores(Service):
                 )
         self.bans.adopt(opened.rescued)
         for notice in opened.notices:
-            self._log.warn("database {path}: {notice}", path=self._path, notice=notice)
+            self._trouble.note(notice)
         if opened.export_problem:
             self._note_export(opened.export_problem)
         self._is_ready = not opened.problem
@@ -327,7 +328,8 @@ class Stores(Service):
         self._is_open = self._is_ready = False
         if runner is not None:
             runner.abandon()
-        _fire(self._waiters, _not_on_disk("the node stopped"))
+        for waiters in (self._waiters, self._writing):
+            _fire(waiters, _not_on_disk("the node stopped"))
 
     def _stop_loops(self) -> None:
         for loop in (self._flushing, self._cleaning):

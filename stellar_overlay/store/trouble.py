@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from stellar_overlay.metrics import Counter
 
 SECONDS_BETWEEN_WARNINGS = 60.0
+MAX_NOTES = 20
 
 
 class DiskTrouble:
@@ -27,6 +28,13 @@ class DiskTrouble:
         self._warned_at: float | None = None
         self._is_told = False
         self._unsaid = 0
+        self._noted: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Say what happened to the file, once until all is well again."""
+        if text not in self._noted and len(self._noted) < MAX_NOTES:
+            self._noted.add(text)
+            self._log.warn("database {database}: {text}", database=self._database, text=text)
 
     def begin(self, text: str) -> None:
         """Note a failure."""
@@ -50,6 +58,7 @@ class DiskTrouble:
     def end(self) -> None:
         """Note that all is well."""
         self.text = None
+        self._noted.clear()
         if self._is_told:
             self._is_told = False
             self._log.info("database {database}: works again", database=self._database)

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -50,6 +50,7 @@ from stellar_overlay.testing.scripted_host import ScriptedHost
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 
 T = TypeVar("T")
+Node = TypeVar("Node", bound=Hashable)
 
 EPOCH = 1_700_000_000
 """The Unix time at which every simulation begins."""
@@ -62,6 +63,21 @@ class _Host:
     herder: Herder | None
     settings: dict[str, Any]
     overlay: OverlayManager | None = None
+
+
+def is_whole(nodes: Collection[Node], links: Iterable[tuple[Node, ...]]) -> bool:
+    """Tell whether all nodes can reach each other over links between them."""
+    neighbours: dict[Node, set[Node]] = {node: set() for node in nodes}
+    for a, b in links:
+        if a in neighbours and b in neighbours:
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    reached: set[Node] = set()
+    grown = set(list(nodes)[:1])
+    while grown:
+        reached |= grown
+        grown = {near for node in grown for near in neighbours[node]} - reached
+    return len(reached) == len(neighbours)
 
 
 class LoopbackNetwork:
@@ -247,14 +263,7 @@ class LoopbackNetwork:
 
     def is_whole(self, without: Collection[str] = ()) -> bool:
         """Tell whether all running nodes can reach each other over links, some left aside."""
-        links = self.links()
-        left = set(self.running) - set(without)
-        reached = {min(left)} if left else set()
-        grown = reached
-        while grown:
-            grown = {b for a in grown for b in left - reached if frozenset((a, b)) in links}
-            reached = reached | grown
-        return reached == left
+        return is_whole(set(self.running) - set(without), map(tuple, self.links()))
 
     def _place(self, name: str, ip: str | None) -> str:
         """Give a new host an address, to which its name resolves."""

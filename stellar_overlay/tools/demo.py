@@ -33,6 +33,7 @@ from stellar_overlay.error import (
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.node.subscriptions import OverlayMessage
+from stellar_overlay.testing.loopback import is_whole
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.tools.cli import ExitStatus, print_json, shown
 from stellar_overlay.tools.running import local_node, run_reactor
@@ -166,13 +167,7 @@ class Network:
         ends = Counter(node for link in links for node in link)
         if any(ends[node] < enough for node in self.nodes):
             return False
-        left = self.nodes[1:]
-        reached, grown = set(left[:1]), set(left[:1])
-        while grown:
-            pairs = [pair for a, b in links for pair in ((a, b), (b, a))]
-            grown = {b for a, b in pairs if a in grown and b in left} - reached
-            reached |= grown
-        return len(reached) == len(left)
+        return is_whole(self.nodes[1:], links)
 
     async def flood(self) -> None:
         """Send SCP messages both ways over every link, far more than the first grant allows."""

@@ -38,7 +38,7 @@ class FakeLink:
         self.codes.append(violation.code)
         assert self.admission is not None
         for _ in range(2):
-            self.admission.remove(self, self.peer_id)
+            self.admission.remove(self)
             if self.is_abrupt:
                 self.admission.forget(self)
 

@@ -81,7 +81,7 @@ class PendingTests(AdmissionTestCase):
         admission = self.admission()
         links = [self.pending(admission) for _ in range(MAX_PENDING_PER_IP)]
         for link in links:
-            admission.remove(link, None)
+            admission.remove(link)
         self.assertEqual(admission.pending, set())
         self.assertFalse(admission.may_accept(at("192.0.2.1")))
         admission.forget(links[0])
@@ -91,7 +91,7 @@ class PendingTests(AdmissionTestCase):
         """What we dialled is bounded by what we dial."""
         admission = self.admission()
         for _ in range(100):
-            admission.remove(self.pending(admission, ours=True), None)
+            admission.remove(self.pending(admission, ours=True))
         self.assertTrue(admission.may_dial())
         self.assertEqual(admission.outbound, 0)
         self.assertTrue(admission.may_accept(at("192.0.2.1")))
@@ -116,7 +116,7 @@ class SlotTests(AdmissionTestCase):
         """Not only when its transport is closed."""
         admission = self.admission(inbound=1)
         link = self.authenticated(admission, LESSER)
-        admission.remove(link, LESSER)
+        admission.remove(link)
         self.authenticated(admission, GREATER)
         self.assertEqual(list(admission.authenticated), [GREATER])
 
@@ -125,7 +125,7 @@ class SlotTests(AdmissionTestCase):
         admission = self.admission()
         link = self.authenticated(admission, LESSER)
         for _ in range(2):
-            admission.remove(link, LESSER)
+            admission.remove(link)
             admission.forget(link)
         admission.forget(FakeLink())
         self.assertEqual((admission.pending, admission.closing), (set(), set()))
@@ -184,7 +184,7 @@ class ScenarioTests(AdmissionTestCase):
         admission.admit(talker, LESSER)
         self.assertTrue(admission.may_accept(at("192.0.2.1")))
         self.pending(admission)
-        admission.remove(mute, None)
+        admission.remove(mute)
         self.assertFalse(admission.may_accept(at("192.0.2.1")))
         admission.forget(mute)
         self.assertTrue(admission.may_accept(at("192.0.2.1")))
@@ -199,7 +199,7 @@ class ScenarioTests(AdmissionTestCase):
         self.assertTrue(admission.may_dial())
         self.pending(admission, ours=True)
         self.assertFalse(admission.may_dial())
-        admission.remove(links[1], None)
+        admission.remove(links[1])
         self.assertTrue(admission.may_dial())
 
 
@@ -276,7 +276,7 @@ class DuplicateTests(AdmissionTestCase):
         new = self.pending(admission)
         admission.settle_duplicate(new, LESSER, SILENT_SECONDS)
         admission.admit(new, LESSER)
-        admission.remove(old, LESSER)
+        admission.remove(old)
         admission.forget(old)
         self.assertIs(admission.authenticated[LESSER], new)
 
@@ -373,12 +373,12 @@ class AccountTests(AdmissionTestCase):
                 except PeerViolation as violation:
                     link.drop(violation)
             if stage == "both":
-                admission.remove(link, peer_id)
+                admission.remove(link)
             taken = [other.we_called_remote for other in admission.authenticated.values()]
             self.assertLessEqual(taken.count(True), 2)
             self.assertLessEqual(taken.count(False), 3)
         for link in links:
-            admission.remove(link, link.peer_id)
+            admission.remove(link)
             admission.forget(link)
         self.assertEqual((admission.pending, admission.closing), (set(), set()))
         self.assertEqual((admission.authenticated, admission.outbound), ({}, 0))

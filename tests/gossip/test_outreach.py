@@ -67,6 +67,7 @@ class OutreachTestCase(AdmissionTestCase):
         outbound: int = 8,
         outbound_pending: int = 56,
         allow_private: bool = True,
+        allow_localhost: bool = False,
         preferred_only: bool = False,
     ) -> Outreach:
         self.admission_ = Admission(
@@ -95,6 +96,7 @@ class OutreachTestCase(AdmissionTestCase):
             is_tracking=lambda: self.is_tracking,
             choice=self.choose,
             allow_private=allow_private,
+            allow_localhost=allow_localhost,
         )
 
     def dial(self, address: ResolvedPeerAddress) -> None:
@@ -281,6 +283,13 @@ class CandidateTests(OutreachTestCase):
             self.inbound.rows = list(rows)
             outreach.tick(0)
             self.assertEqual([address.host for address in self.dialled], expected)
+
+    def test_localhost(self) -> None:
+        """ALLOW_LOCALHOST_FOR_TESTING: 127.0.0.1 alone."""
+        outreach = self.make(allow_private=False, allow_localhost=True)
+        self.inbound.rows = [at("127.0.0.2"), at("127.0.0.1"), at("10.0.0.1")]
+        outreach.tick(0)
+        self.assertEqual([address.host for address in self.dialled], ["127.0.0.1"])
 
     def test_the_pace(self) -> None:
         """Ten a second of public ones; configured ones neither wait nor count."""

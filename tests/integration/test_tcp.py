@@ -372,9 +372,7 @@ async def test_who_calls_too_early_waits() -> None:
     """A port that is open accepts nobody before the node has read its database."""
     accepted: list[object] = []
     endpoint = serverFromString(the_reactor(), f"tcp:0:interface={LOOPBACK}")
-    listener = ListenerService(
-        endpoint, ConnectionFactory(accepted.append)
-    )
+    listener = ListenerService(endpoint, ConnectionFactory(accepted.append))
     await listener.listen()
     assert listener.port is not None
     try:

@@ -154,6 +154,11 @@ class PreferredTests(CompanyTestCase):
         self.world.advance(3600, step=1)
         self.assertTrue(5 <= self.dials(node)() <= 20, self.dials(node)())
 
+    def test_written_in_numbers(self) -> None:
+        """It has a service of its own, as one with a name has."""
+        node = self.world.node(preferred_peers=[ip(9)])
+        self.assertEqual(set(node._company._reconnecting), {at(9)})
+
     def test_it_moves(self) -> None:
         """When its name leads elsewhere it is sought there, and no longer where it was."""
         names = self.world.network.names

@@ -280,3 +280,10 @@ class ServiceTests(WorldTestCase):
             self.world.result(node.start())
         self.assertEqual(self.world.network._ports, {})
         self.world.nodes.remove(node)
+
+    def test_stopped_before_it_ran(self) -> None:
+        """Who waits for the start is told that there will be none."""
+        node = self.world.node(is_started=False)
+        waiting = self.world.outcome(node.when_started())
+        self.world.result(node.stop())
+        self.assertIs(type(waiting[0]), NotStarted)

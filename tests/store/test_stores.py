@@ -301,6 +301,20 @@ class FaultTests(StoreTestCase):
         self.flush(1)
         self.assertEqual(self.said(), [])  # a minute has not passed
 
+    def test_notices_are_not_repeated(self) -> None:
+        """However often the file is opened anew while the disk is in trouble."""
+        self.with_contents(1)
+        self.script(
+            "INSERT INTO peers (ip, port, nextattempt, numfailures, type)"
+            " VALUES ('no ip', 1, '2027-01-15 08:00:00', 0, 0)"
+        )
+        disk = FaultyDisk()
+        stores = self.opened(connect=disk.connect)
+        disk.is_broken = True
+        stores.peers.ensure_exists(at(1))
+        self.flush(50)
+        self.assertEqual(len([line for line in self.said() if "skipped" in line]), 1)
+
     def test_locked(self) -> None:
         """Another process holds the database: bans are known, and written when it lets go."""
         self.with_contents(1)
@@ -485,6 +499,18 @@ class StuckTests(StoreTestCase):
         self.flush(1)
         self.assertEqual(len(self.query("SELECT nodeid FROM ban")), 2)
         self.assertIsNone(stores.trouble)
+
+    def test_banning_and_stopping(self) -> None:
+        """Who waits for a ban to be written is told when the node stops, and nothing is left."""
+        stores = self.opened()
+        self.runner.is_stuck = True
+        under_way, waiting = stores.bans.ban_node(node(1)), stores.bans.ban_node(node(2))
+        stopping = stores.stopService()
+        self.clock.advance(STOP_SECONDS)
+        self.assertIsNone(self.successResultOf(stopping))
+        for change in (under_way, waiting):
+            self.failureResultOf(change, DatabaseError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_after_the_other(self) -> None:
         """Bans that come while one is written share the next transaction."""
