@@ -30,12 +30,10 @@ class Resolved:
     """Where the configured peers are: in the order of the configuration, each address once.
 
     :ivar known: without those that are preferred too.
-    :ivar is_first: whether nothing was taken before.
     """
 
     known: tuple[ResolvedPeerAddress, ...]
     preferred: tuple[ResolvedPeerAddress, ...]
-    is_first: bool
 
 
 class ConfiguredPeers(Service):
@@ -74,9 +72,7 @@ class ConfiguredPeers(Service):
         self._found: dict[PeerAddress, ResolvedPeerAddress] = {}
         self._last_found: dict[PeerAddress, ResolvedPeerAddress] = {}
         self._failing: set[PeerAddress] = set()
-        self._names: dict[ResolvedPeerAddress, str] = {}
         self._results: Resolved | None = None
-        self._is_first = True
         self._rounds = 0
         self._failing_rounds = 0
         self._was_round_clean = False
@@ -104,8 +100,6 @@ class ConfiguredPeers(Service):
     def take_results(self) -> Resolved | None:
         """Return what was found, if a round ended since the last call."""
         results, self._results = self._results, None
-        if results is not None:
-            self._is_first = False
         return results
 
     def add_known(self, addresses: Iterable[PeerAddress]) -> None:
@@ -121,13 +115,6 @@ class ConfiguredPeers(Service):
         """Where each preferred peer was found last, those included that cannot be found now."""
         last = self._last_found
         return frozenset(last[name] for name in self._preferred if name in last)
-
-    def name_of(self, address: ResolvedPeerAddress) -> str | None:
-        """Return the ``host:port`` in the configuration that led to ``address``, for logs.
-
-        None when it is written there in numbers, or not at all.
-        """
-        return self._names.get(address)
 
     # What is configured.
 
@@ -254,14 +241,7 @@ class ConfiguredPeers(Service):
         self.preferred_set = frozenset(self.preferred)
         known = self._addresses(self._known)
         self.known = tuple(address for address in known if address not in self.preferred_set)
-        self._names = {
-            self._found[name]: str(name)
-            for name in reversed([*self._preferred, *self._known])
-            if name in self._found and not name.is_numeric
-        }
-        self._results = Resolved(
-            known=self.known, preferred=self.preferred, is_first=self._is_first
-        )
+        self._results = Resolved(known=self.known, preferred=self.preferred)
 
     def _addresses(self, names: Iterable[PeerAddress]) -> tuple[ResolvedPeerAddress, ...]:
         return tuple(dict.fromkeys(self._found[name] for name in names if name in self._found))

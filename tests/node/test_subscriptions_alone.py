@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,23 @@ class AloneTestCase(SynchronousTestCase):
         """Deliver a message."""
         body = advert().body if kind is ADVERT else get_tx_set().body
         return self.subscriptions.deliver(PEER, int(kind), body, WALL_NOW)
+
+
+class ForgottenTests(AloneTestCase):
+    """A subscription that nobody has any more."""
+
+    def test_in_whatever_thread_it_is_noticed(self) -> None:
+        """It is closed in the thread of the transports, not by whoever collects garbage."""
+        calls: list[Callable[[], object]] = []
+        subscriptions = Subscriptions(self.metrics, calls.append)
+        subscription = subscriptions.subscribe(ADVERT)
+        self.assertEqual(len(subscriptions.by_kind), 1)
+        del subscription
+        gc.collect()
+        self.assertEqual(len(subscriptions.by_kind), 1)
+        (close,) = calls
+        close()
+        self.assertEqual(subscriptions.by_kind, {})
 
 
 class RefusedTests(AloneTestCase):
