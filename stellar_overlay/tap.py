@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from stellar_overlay.node.home_domains import HomeDomains
     from stellar_overlay.node.manager import OverlayManager
 
-NETWORKS = ("testnet", "pubnet")
 MODES = ("observe", "relay")
 OFF = "off"
 EX_USAGE = 64

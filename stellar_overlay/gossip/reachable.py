@@ -12,7 +12,11 @@ _NOBODYS = tuple(
     for network in ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8")
 )
 _LOCALHOST = "127.0.0.1"
-_LINK_LOCAL = tuple(ipaddress.ip_network(network) for network in ("169.254.0.0/16", "fe80::/10"))
+_UNREACHABLE = (
+    *_NOBODYS,
+    *(ipaddress.ip_network(network) for network in ("169.254.0.0/16", "fe80::/10")),
+)
+"""With what is never more than one link wide."""
 
 
 def is_nobodys(address: ResolvedPeerAddress) -> bool:
@@ -30,7 +34,7 @@ def is_reachable(
     """
     if not address.is_private or (allow_localhost and address.host == _LOCALHOST):
         return True
-    return allow_private and not _is_in(address.host, (*_NOBODYS, *_LINK_LOCAL))
+    return allow_private and not _is_in(address.host, _UNREACHABLE)
 
 
 @lru_cache(maxsize=16_384)  # more than the table of peers has rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from typing import NoReturn
@@ -22,6 +21,7 @@ from zope.interface import implementer
 from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
 from stellar_overlay.config_rules import shown
 from stellar_overlay.error import ConnectionFailed, ConnectionTimeout, InvalidPeerAddress
+from stellar_overlay.gossip.reachable import is_nobodys
 
 Resolve = Callable[[PeerAddress], Deferred[ResolvedPeerAddress]]
 """Looks an address up; fails with :exc:`~stellar_overlay.error.ConnectionFailed`."""
@@ -42,9 +42,6 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LOCAL_ENDINGS = tuple(
     f".{ending}"
     for ending in ("localhost", "local", "internal", "lan", "home.arpa", "test", "invalid")
-)
-_NOWHERE = tuple(
-    ipaddress.ip_network(network) for network in ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
 )
 
 
@@ -196,7 +193,7 @@ class _Lookup:
             found = ResolvedPeerAddress(address.host, self._address.port)
         except InvalidPeerAddress:
             return
-        if _is_nowhere(found):
+        if is_nobodys(found):
             self._objection = f"leads to {found.host}, where nobody can be"
         elif found.is_private and not self._is_private_fine:
             self._objection = (
@@ -213,8 +210,3 @@ class _Lookup:
     def _give_up(self) -> None:
         if not self._has_begun:
             self._on_end(self)
-
-
-def _is_nowhere(address: ResolvedPeerAddress) -> bool:
-    """Tell whether no host can have the IPv4 address: "this network", multicast, reserved."""
-    return any(ipaddress.ip_address(address.host) in network for network in _NOWHERE)

@@ -6,24 +6,10 @@ from collections.abc import Callable
 
 from stellar_overlay.error import DropReason
 from stellar_overlay.node.connection import CLOSING_DELAY_SECONDS
-from stellar_overlay.session.flow_control import FlowControlConfig
-from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.message import MessageType
 from tests.builders import advert, get_tx_set, make_node
-from tests.node.world import LinkTestCase, Owner
-
-CLEANLY = "Connection was closed cleanly."
-UNCLEANLY = "Connection to the other side was lost in a non-clean fashion."
-TOLD = DropReason.DROPPED_BY_USER
-SILENT = DropReason.AT_CAPACITY
-SMALL = SessionConfig(
-    flow_control=FlowControlConfig(
-        peer_reading_capacity=2,
-        peer_flood_reading_capacity=1,
-        flow_control_send_more_batch_size=1,
-    )
-)
+from tests.node.world import CLEANLY, SILENT, SMALL, TOLD, UNCLEANLY, LinkTestCase, Owner
 
 
 def pause_writing(test: LinkTestCase, owner: Owner) -> None:

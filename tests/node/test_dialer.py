@@ -23,12 +23,11 @@ from stellar_overlay.error import (
     ShuttingDown,
     VersionMismatch,
 )
-from stellar_overlay.gossip.admission import ConnectionLimits
 from stellar_overlay.identity import PUBNET_PASSPHRASE
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.wire.message import Hello, Message, encode_error
 from tests.builders import make_node
-from tests.node.world import PORT, WorldTestCase, ip
+from tests.node.world import NO_SLOTS, PORT, WorldTestCase, ip
 
 
 class ConnectTests(WorldTestCase):
@@ -193,13 +192,7 @@ class ConnectTests(WorldTestCase):
     def test_no_pending_slot(self) -> None:
         """C2: with all pending slots taken, nothing is dialled."""
         node = self.world.node()
-        node.admission.limits = ConnectionLimits(
-            target_outbound=0,
-            max_outbound=0,
-            max_inbound=0,
-            max_outbound_pending=0,
-            max_inbound_pending=0,
-        )
+        node.admission.limits = NO_SLOTS
         self.world.answer(9)
         self.refusal(node, PeerLimitReached, "all outbound connections taken")
         self.assertEqual(node.metrics.outbound_attempt.get(), 0)

@@ -15,7 +15,6 @@ from stellar_overlay.error import (
     PeerNotFound,
     XdrError,
 )
-from stellar_overlay.gossip.admission import ConnectionLimits
 from stellar_overlay.node.events import PeerEvent
 from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
@@ -23,7 +22,7 @@ from stellar_overlay.wire.channel import wrap_unauthenticated
 from stellar_overlay.wire.codec import frame
 from stellar_overlay.wire.message import Message, MessageType
 from tests.builders import WALL_NOW, get_tx_set, make_node
-from tests.node.world import PORT, LivelyPeer, WorldTestCase, ip
+from tests.node.world import NO_SLOTS, PORT, LivelyPeer, WorldTestCase, ip
 
 
 class StingyPeer(LivelyPeer):
@@ -107,13 +106,7 @@ class PeersTests(WorldTestCase):
     def test_no_slot_for_who_comes_in(self) -> None:
         """C1: the attempt is counted, and refused without a byte and without a trace."""
         node = self.world.node()
-        node.admission.limits = ConnectionLimits(
-            target_outbound=0,
-            max_outbound=0,
-            max_inbound=0,
-            max_outbound_pending=0,
-            max_inbound_pending=0,
-        )
+        node.admission.limits = NO_SLOTS
         caller = self.world.node(2, run_standalone=True)
         outcome = self.world.outcome(caller.connect(ip(1)))
         self.world.advance(5)

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
-from stellar_overlay.error import PeerViolation
+from stellar_overlay.error import DropReason, PeerViolation
+from stellar_overlay.gossip.connection_limits import ConnectionLimits
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
@@ -21,7 +22,7 @@ from stellar_overlay.node.connection import Connection
 from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.node.listener import ConnectionFactory
 from stellar_overlay.node.manager import OverlayManager
-from stellar_overlay.session.flow_control import Item
+from stellar_overlay.session.flow_control import FlowControlConfig, Item
 from stellar_overlay.session.session import Session
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.testing.memory import MemoryNetwork, MemoryTransport
@@ -38,6 +39,24 @@ from tests.builders import WALL_NOW, OpenGate, make_node
 Result = TypeVar("Result")
 
 PORT = 11625
+CLEANLY = "Connection was closed cleanly."
+UNCLEANLY = "Connection to the other side was lost in a non-clean fashion."
+TOLD = DropReason.DROPPED_BY_USER
+SILENT = DropReason.AT_CAPACITY
+SMALL = SessionConfig(
+    flow_control=FlowControlConfig(
+        peer_reading_capacity=2,
+        peer_flood_reading_capacity=1,
+        flow_control_send_more_batch_size=1,
+    )
+)
+NO_SLOTS = ConnectionLimits(
+    target_outbound=0,
+    max_outbound=0,
+    max_inbound=0,
+    max_outbound_pending=0,
+    max_inbound_pending=0,
+)
 
 
 def ip(number: int) -> str:
