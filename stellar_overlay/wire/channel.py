@@ -163,6 +163,9 @@ class OpeningKey:
                 self._open_run(frames, opened, enough - len(opened))
                 if len(opened) == enough:
                     return
+                if frames.at == len(frames.data):
+                    frames.set_aside()
+                    return
             odd = frames.next_record()
             if odd is None:
                 return

@@ -349,6 +349,11 @@ def decode_hashes(body: bytes) -> list[bytes]:
     :raises XdrError: when the body is neither.
     """
     _expect(body, MessageType.FLOOD_ADVERT, MessageType.FLOOD_DEMAND)
+    return hashes_of(body)
+
+
+def hashes_of(body: bytes) -> list[bytes]:
+    """Return the hashes of a FLOOD_ADVERT or FLOOD_DEMAND that passed the structural check."""
     return [body[at : at + 32] for at in range(8, len(body), 32)]
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nacl.signing import VerifyKey
 from stellar_sdk import xdr as x
 from twisted.trial.unittest import SynchronousTestCase
 
-from stellar_overlay.wire.message import Message, MessageType
-from stellar_overlay.wire.scp import ScpStatement, StatementType, externalize, sign_statement
+from stellar_overlay.wire.message import Message
+from stellar_overlay.wire.scp import ScpStatement, StatementType
 from tests.builders import load_vectors, make_node
 
 NODE, OTHER_NODE = make_node(1), make_node(2)
@@ -323,38 +322,40 @@ class OrderTests(SynchronousTestCase):
             self.assertFalse(view(nominate(votes, [])).is_newer_than(old))
 
 
-class SigningTests(SynchronousTestCase):
-    """Statements of our own."""
+class ContentTests(SynchronousTestCase):
+    """What a statement names: a quorum set and values."""
 
-    def assert_signed(self, message: Message) -> Any:
-        envelope: Any = message.decoded.envelope
-        signed = NODE.network_id + b"\0\0\0\1" + envelope.statement.to_xdr_bytes()
-        signer = envelope.statement.node_id.node_id.ed25519.uint256
-        VerifyKey(signer).verify(signed, envelope.signature.signature)
-        return envelope.statement
+    def test_quorum_set_hash(self) -> None:
+        """Each kind has the hash of its node's quorum set at a place of its own."""
+        marked = x.Hash(b"\x9a" * 32)
+        pledges = [prepare((1, b"odd"), (1, b"x")), confirm(), externalized(), nominate([b"a"], [])]
+        for one in pledges:
+            arm = one.prepare or one.confirm or one.externalize or one.nominate
+            name = "commit_quorum_set_hash" if one.externalize else "quorum_set_hash"
+            setattr(arm, name, marked)
+            self.assertEqual(view(one).quorum_set_hash, marked.hash)
 
-    def test_recorded_signatures(self) -> None:
-        """The recorded statements are signed in the same way."""
-        for vector in load_vectors("xdr-vectors")["vectors"]:
-            if vector["name"].startswith("SCP_MESSAGE_"):
-                self.assert_signed(Message(bytes.fromhex(vector["hex"])))
+    def test_values(self) -> None:
+        """Values come in the order in which they are written, each once."""
+        for pledges, expected in (
+            (prepare((2, b"b")), (b"b",)),
+            (prepare((2, b"b"), (1, b"a")), (b"b", b"a")),
+            (prepare((2, b"b"), None, (1, b"c")), (b"b", b"c")),
+            (prepare((2, b"b"), (1, b"b"), (1, b"a")), (b"b", b"a")),
+            (confirm((1, b"")), (b"",)),
+            (externalized((1, b"longer")), (b"longer",)),
+            (nominate([b"b", b"a"], [b"c", b"b"]), (b"b", b"a", b"c")),
+            (nominate([], []), ()),
+        ):
+            self.assertEqual(view(pledges).values, expected)
 
-    def test_sign_statement(self) -> None:
-        """What is signed is network id, envelope type 1 and the statement (as core verifies)."""
-        for pledges in (prepare(), confirm(), externalized(), nominate([b"a"], [b"b"])):
-            unsigned = statement(pledges)
-            message = sign_statement(NODE, unsigned.to_xdr_bytes())
-            self.assertEqual(message.type, MessageType.SCP_MESSAGE)
-            self.assertEqual(self.assert_signed(message), unsigned)
+    def test_prepare_without_a_ballot(self) -> None:
+        """The value of a ballot that counts 0 does not count (core BallotProtocol.cpp:2087)."""
+        self.assertEqual(view(prepare((0, b"b"))).values, ())
+        self.assertEqual(view(prepare((0, b"b"), (0, b"a"))).values, (b"a",))
 
-    def test_externalize(self) -> None:
-        """An EXTERNALIZE of ours says slot, value and counter, and is signed."""
-        first: Any = externalize(NODE, 1, b"v").decoded.envelope
-        self.assertEqual(first.statement.pledges, externalized((1, b"v"), 1))
-        for value in (b"", b"v", b"value", bytes(100)):
-            message = externalize(NODE, 2**40, value, counter=3, quorum_set_hash=b"q" * 32)
-            seen = self.assert_signed(message)
-            expected = x.SCPStatementExternalize(ballot(3, value), x.Uint32(3), x.Hash(b"q" * 32))
-            self.assertEqual(seen.pledges.externalize, expected)
-            self.assertEqual(ScpStatement(message.body).slot, 2**40)
-            self.assertEqual(ScpStatement(message.body).node, NODE.peer_id.key)
+    def test_externalized_value(self) -> None:
+        """Only an EXTERNALIZE says what was agreed to."""
+        self.assertEqual(view(externalized((1, b"v"))).externalized_value, b"v")
+        for other in (prepare(), confirm(), nominate([b"v"], [b"v"])):
+            self.assertIsNone(view(other).externalized_value)
