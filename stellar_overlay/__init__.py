@@ -23,6 +23,7 @@ from stellar_overlay.error import (
     DatabaseError,
     DropReason,
     ErrorCode,
+    FetchTimeout,
     InvalidKey,
     InvalidPeerAddress,
     NetworkMismatch,
@@ -40,7 +41,11 @@ from stellar_overlay.error import (
 
 if TYPE_CHECKING:
     from stellar_overlay.config import OverlayConfig
+    from stellar_overlay.gossip.flood import FloodGate
+    from stellar_overlay.gossip.item_fetcher import ItemFetcher
     from stellar_overlay.gossip.message_handlers import MessageDispatcher
+    from stellar_overlay.gossip.tx_adverts import TxAdverts
+    from stellar_overlay.gossip.tx_demands import TxDemandsManager
     from stellar_overlay.identity import LocalNode, PeerId
     from stellar_overlay.metrics import OverlayMetrics
     from stellar_overlay.node.connection import Connection
@@ -58,7 +63,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "config": ("OverlayConfig",),
+    "gossip.flood": ("FloodGate",),
+    "gossip.item_fetcher": ("ItemFetcher",),
     "gossip.message_handlers": ("MessageDispatcher",),
+    "gossip.tx_adverts": ("TxAdverts",),
+    "gossip.tx_demands": ("TxDemandsManager",),
     "identity": ("LocalNode", "PeerId"),
     "metrics": ("OverlayMetrics",),
     "node.connection": ("Connection",),
@@ -89,9 +98,12 @@ __all__ = [
     "DatabaseError",
     "DropReason",
     "ErrorCode",
+    "FetchTimeout",
+    "FloodGate",
     "FlowControl",
     "InvalidKey",
     "InvalidPeerAddress",
+    "ItemFetcher",
     "LocalNode",
     "Message",
     "MessageDispatcher",
@@ -116,6 +128,8 @@ __all__ = [
     "PeerViolation",
     "ResolvedPeerAddress",
     "ShuttingDown",
+    "TxAdverts",
+    "TxDemandsManager",
     "VersionMismatch",
     "XdrError",
 ]

@@ -206,6 +206,13 @@ def _texts(value: object) -> list[str]:
     return [_text(entry) for entry in _entries(value)]
 
 
+def _mode(value: object) -> str:
+    text = _text(value)
+    if text not in ("relay", "observe"):
+        raise ValueError
+    return text
+
+
 def _filled_text(value: object) -> str:
     if not _text(value):
         raise ValueError
@@ -276,6 +283,7 @@ FLAG = Rule("true or false", _flag)
 TEXT = Rule("a text", _text)
 TEXTS = Rule("a list of texts", _texts)
 FILLED_TEXT = Rule("a text that is not empty", _filled_text)
+MODE = Rule("relay or observe", _mode)
 SECRET = Rule('a secret seed: "S…" or "S… name"', _text, show=lambda _: "(hidden)")
 DATABASE = Rule("sqlite3://PATH", _database, _show_database)
 PEERS = Rule("a list of host[:port]", addresses_of)

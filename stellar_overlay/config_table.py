@@ -17,6 +17,7 @@ from stellar_overlay.config_rules import (
     FILLED_TEXT,
     FLAG,
     MILLISECONDS,
+    MODE,
     NODE_IDS,
     NODE_NAMES,
     PEERS,
@@ -265,6 +266,13 @@ class ConfigTable:
     )
 
     # Flooding.
+    mode: str = setting(
+        "MODE",
+        "relay",
+        MODE,
+        "What becomes of flooded messages that verify: relay passes them on, observe does not.",
+        ours=True,
+    )
     flood_ttl_secs: int = setting(
         "FLOOD_TTL", 300, SECONDS, "How long flooded messages are remembered at least.", ours=True
     )

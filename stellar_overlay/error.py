@@ -68,6 +68,12 @@ class ConnectionTimeout(ConnectionFailed):
     """A link was not opened in time."""
 
 
+class FetchTimeout(OverlayError):
+    """No peer sent an item in time."""
+
+    retriable = True
+
+
 class PeerDisconnected(OverlayError):
     """A link ended before what was asked for was done; the text is the reason."""
 

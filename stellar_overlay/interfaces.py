@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from enum import Enum
+from typing import NamedTuple, Protocol
 
 from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.identity import PeerId
@@ -69,6 +70,44 @@ class PeerSource(Protocol):
         ...
 
 
+class DelayedCall(Protocol):
+    """A call that was put off."""
+
+    def cancel(self) -> None:
+        """Call it never."""
+        ...
+
+    def active(self) -> bool:
+        """Tell whether it is still to come."""
+        ...
+
+
+class Clock(Protocol):
+    """Time: as ``IReactorTime``, as far as the pure rooms use it."""
+
+    def seconds(self) -> float:
+        """Return the present."""
+        ...
+
+    def callLater(  # noqa: N802 - Twisted's name
+        self, delay: float, function: Callable[..., object], /, *args: object
+    ) -> DelayedCall:
+        """Call ``function`` after so many seconds."""
+        ...
+
+
+class Random(Protocol):
+    """Chance: as ``random.Random``, as far as the pure rooms use it."""
+
+    def random(self) -> float:
+        """Return a number from 0 up to but not including 1."""
+        ...
+
+    def randrange(self, stop: int, /) -> int:
+        """Return a whole number from 0 up to but not including ``stop``."""
+        ...
+
+
 class Link(Protocol):
     """What gossip may use of an authenticated peer."""
 
@@ -82,13 +121,127 @@ class Link(Protocol):
         """Its IP address, and the port that it says it listens on."""
         ...
 
+    @property
+    def ping_ms(self) -> int | None:
+        """The latest round trip in milliseconds; None before the first."""
+        ...
+
     def send(self, message: Message) -> bool:
         """Queue a message; False when the peer will not get it."""
         ...
 
 
+class SignatureCheck(NamedTuple):
+    """An Ed25519 signature, and what it should be good for."""
+
+    key: bytes
+    signed: bytes
+    signature: bytes
+
+
+class Verifier(Protocol):
+    """Checks signatures, perhaps elsewhere and later."""
+
+    def verify(self, check: SignatureCheck, done: Callable[[bool], None]) -> None:
+        """Call ``done`` once, at once or later in the reactor's thread, with what came out."""
+        ...
+
+
+class EnvelopeStatus(Enum):
+    """What became of an SCP envelope (core Herder.h)."""
+
+    DISCARDED = "discarded"
+    SKIPPED_SELF = "skipped-self"
+    FETCHING = "fetching"
+    READY = "ready"
+    PROCESSED = "processed"
+
+
+class TxStatus(Enum):
+    """What became of a transaction (core TransactionQueue::AddResultCode)."""
+
+    PENDING = "pending"
+    DUPLICATE = "duplicate"
+    ERROR = "error"
+
+
+class ScpState(NamedTuple):
+    """The answer to GET_SCP_STATE: what is sent now, and what two seconds later."""
+
+    now: Sequence[Message] = ()
+    later: Sequence[Message] = ()
+
+
+class Overlay(Protocol):
+    """What a herder may use of the overlay."""
+
+    def broadcast(self, message: Message) -> int:
+        """Pass on an SCP message or advertise a transaction; return how many peers were told.
+
+        Whoever sent it to us, or was told before, is left out.
+        """
+        ...
+
+    def fetch_quorum_set(self, item_hash: bytes, slot: int, envelope: bytes) -> bool:
+        """Ask for a quorum set that an envelope of that slot names, until somebody has it.
+
+        It is handed to :meth:`Herder.recv_quorum_set`; at once if it is here already. False when
+        too much is asked for already.
+        """
+        ...
+
+    def fetch_tx_set(self, item_hash: bytes, slot: int, envelope: bytes) -> bool:
+        """Ask for a transaction set, likewise; it is handed to :meth:`Herder.recv_tx_set`."""
+        ...
+
+    def clear_below(self, min_slot: int, keep: int) -> None:
+        """Forget what belongs to slots below ``min_slot``, but for the slot ``keep``."""
+        ...
+
+
 class Herder(Protocol):
     """What a node's brain must answer: what a validator's ledger would know."""
+
+    def start(self, overlay: Overlay) -> None:
+        """Note that the overlay runs; nothing else is called before."""
+        ...
+
+    def stop(self) -> None:
+        """Do nothing more of one's own accord."""
+        ...
+
+    # What peers tell.
+
+    def recv_scp_envelope(
+        self, body: bytes, from_peer: PeerId, done: Callable[[EnvelopeStatus], None]
+    ) -> None:
+        """Take an SCP_MESSAGE of sound structure that was not heard before.
+
+        Its sender's credit is held until ``done`` is called, once, at once or later.
+        """
+        ...
+
+    def recv_transaction(
+        self, body: bytes, tx_hash: bytes, from_peer: PeerId, done: Callable[[TxStatus], None]
+    ) -> None:
+        """Take a TRANSACTION, likewise; ``tx_hash`` is the SHA-256 of its envelope."""
+        ...
+
+    def recv_quorum_set(self, item_hash: bytes, message: Message) -> None:
+        """Take the SCP_QUORUMSET with that hash, which was asked for."""
+        ...
+
+    def recv_tx_set(self, item_hash: bytes, message: Message) -> None:
+        """Take the TX_SET or GENERALIZED_TX_SET with that hash, which was asked for."""
+        ...
+
+    # What we say ourselves.
+
+    def note_own_envelope(self, message: Message) -> None:
+        """Take an SCP_MESSAGE that the application broadcasts, for those who will ask."""
+        ...
+
+    # What peers ask.
 
     def get_quorum_set(self, item_hash: bytes) -> Message | None:
         """Return the SCP_QUORUMSET with that SHA-256, if it is known."""
@@ -96,6 +249,32 @@ class Herder(Protocol):
 
     def get_tx_set(self, item_hash: bytes) -> Message | None:
         """Return the TX_SET or GENERALIZED_TX_SET with that hash, if it is known."""
+        ...
+
+    def get_tx(self, tx_hash: bytes) -> Message | None:
+        """Return the TRANSACTION whose envelope has that SHA-256, if it is in the pool."""
+        ...
+
+    def is_banned_tx(self, tx_hash: bytes) -> bool:
+        """Tell whether a transaction was found to be no good not long ago."""
+        ...
+
+    def get_scp_state(self, ledger_seq: int) -> ScpState:
+        """Return the SCP messages of that slot and later ones; 0 is from the oldest known."""
+        ...
+
+    # Where it stands.
+
+    def tracking_ledger(self) -> int:
+        """Return the slot that consensus has reached; 0 while that is not known."""
+        ...
+
+    def min_slot_to_remember(self) -> int:
+        """Return the oldest slot of which SCP messages are of use."""
+        ...
+
+    def checkpoint_slot(self) -> int:
+        """Return the one older slot of which they are, too; 0 when there is none."""
         ...
 
     def scp_state_from(self) -> int:

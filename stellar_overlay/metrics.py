@@ -7,6 +7,7 @@ The hot path adds to plain integers and reports them here once per batch; :meth:
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stellar_overlay.error import DropReason
@@ -25,6 +26,10 @@ class Counter:
         """Add ``amount``."""
         with self._lock:
             self._value += amount
+
+    def add(self, amount: int) -> None:
+        """Add ``amount`` without a lock: for what only the reactor's thread counts, and often."""
+        self._value += amount
 
     def set(self, value: int) -> None:
         """Make it ``value``."""
@@ -112,16 +117,62 @@ class OverlayMetrics:
         self.outbound_establish = Counter()
         self.outbound_drop = Counter()
         self.outbound_cancel = Counter()
+        self.messages_broadcast = Counter()
+        self.queue_drop_scp = Counter()
+        self.queue_drop_tx = Counter()
+        self.queue_drop_demand = Counter()
+        self.queue_drop_advert = Counter()
+        self.flood_broadcast = Counter()
+        self.flood_advertised = Counter()
+        self.flood_demanded = Counter()
+        self.flood_fulfilled = Counter()
+        self.flood_unfulfilled_banned = Counter()
+        self.flood_unfulfilled_unknown = Counter()
+        self.flood_unique_recv = Counter()
+        self.flood_duplicate_recv = Counter()
+        self.flood_unique_bytes_recv = Counter()
+        self.flood_duplicate_bytes_recv = Counter()
+        self.flood_rate_limited = Counter()
+        self.flood_known_count = Counter()
+        self.flood_evicted = Counter()
+        self.fetch_unique_recv = Counter()
+        self.fetch_duplicate_recv = Counter()
+        self.fetch_unique_bytes_recv = Counter()
+        self.fetch_duplicate_bytes_recv = Counter()
+        self.item_fetcher_next_peer = Counter()
+        self.item_fetcher_tracker_cap_reached = Counter()
+        self.demand_timeouts = Counter()
+        self.abandoned_demands = Counter()
+        self.pulled_relevant_txs = Counter()
+        self.pulled_irrelevant_txs = Counter()
+        self.queries_ignored = Counter()
+        self.answers_refused = Counter()
+        self.scp_discarded = Counter()
+        self.answers_unsent_bytes = Counter()
+        self.received_unprocessed_bytes = Counter()
+        self.receive_holds = Counter()
+        self.cpu_holds = Counter()
+        self.observer_lost = Counter()
         self.observer_errors = Counter()
         self.database_errors = Counter()
         self.connection_latency = Timer()
         self.connection_read_throttle = Timer()
         self.connection_flood_throttle = Timer()
+        self.tx_pull_latency = Timer()
+        self.peer_tx_pull_latency = Timer()
+        self.fetch_tx_set = Timer()
+        self.fetch_quorum_set = Timer()
         self.drops = {reason: Counter() for reason in DropReason}
         """How many links ended, by reason."""
+        self.limits: dict[str, int] = {}
+        """What may be used at most, by name: the sums of ``node.limit_table``."""
+        self.refreshers: list[Callable[[], None]] = []
+        """Called before the figures are read, to set those that are only looked at then."""
 
     def snapshot(self) -> dict[str, int | TimerSnapshot]:
-        """Return every figure under its name; drops as ``drop.REASON``."""
+        """Return every figure by name; drops as ``drop.REASON``, limits as ``limit.NAME``."""
+        for refresh in self.refreshers:
+            refresh()
         figures: dict[str, int | TimerSnapshot] = {}
         for name, metric in vars(self).items():
             if isinstance(metric, Counter):
@@ -130,4 +181,6 @@ class OverlayMetrics:
                 figures[name] = metric.snapshot()
         for reason, counter in self.drops.items():
             figures[f"drop.{reason.name}"] = counter.get()
+        for name, limit in self.limits.items():
+            figures[f"limit.{name}"] = limit
         return figures

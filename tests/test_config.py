@@ -90,6 +90,7 @@ OTHERS: tuple[tuple[str, str, object, tuple[object, ...], tuple[object, ...]], .
         (1e-9, 1.0, 1),
         (0.0, 1.0000001, 2, float("nan"), "0.8", True),
     ),
+    ("mode", "!MODE", "relay", ("relay", "observe"), ("", "Relay", "both", 1, None)),
     ("network_passphrase", "NETWORK_PASSPHRASE", TESTNET_PASSPHRASE, ("x",), ("", 5, None, b"x")),
     ("node_seed", "NODE_SEED", "", ("", SEED), (5, b"x", True)),
     ("node_is_validator", "NODE_IS_VALIDATOR", False, (True, False), (1, 0, "true", None)),

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parent.parent
 PACKAGE = "stellar_overlay"
 
-LEAVES = ("error", "address", "identity", "config", "metrics")
+LEAVES = ("error", "address", "identity", "bounded", "config", "metrics")
 BELOW_NODE = (*LEAVES, "interfaces", "wire", "session", "gossip", "herder", "store")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "identity": ("", "error", "address"),
     "config": ("error", "address", "identity"),
     "metrics": ("error",),
+    "bounded": (),
     "wire": LEAVES,
     "interfaces": (*LEAVES, "wire"),
     "session": (*LEAVES, "wire", "interfaces"),
