@@ -138,6 +138,7 @@ class FlowControl:
     """
 
     __slots__ = (
+        "_bytes_batch",
         "_credit_bytes",
         "_credit_messages",
         "_processed_bytes",
@@ -162,6 +163,7 @@ class FlowControl:
     ) -> None:
         self.config = config or FlowControlConfig()
         self.max_tx_size = max_tx_size
+        self._bytes_batch = self.config.bytes_batch
         # What the peer may still send: granted, and not received yet.
         self._credit_messages = self.config.peer_flood_reading_capacity
         self._credit_bytes = self.config.bytes_total(max_tx_size)
@@ -201,18 +203,17 @@ class FlowControl:
         :returns: how many were taken (the others wait until :attr:`can_read` is true again), and
             what is wrong with the next one when it is over the peer's credit.
         """
-        sizes = [len(body) for kind, body in items if kind in FLOOD_KINDS]
-        flood_bytes = sum(sizes)
-        total = flood_bytes if len(sizes) == len(items) else _size(items)
+        flooded, flood_bytes, total = _sums(items)
+        config = self.config
         if (
-            self._processing_messages + len(items) <= self.config.peer_reading_capacity
-            and self._processing_bytes + total <= self.config.peer_total_reading_capacity_bytes
-            and len(sizes) <= self._credit_messages
+            self._processing_messages + len(items) <= config.peer_reading_capacity
+            and self._processing_bytes + total <= config.peer_total_reading_capacity_bytes
+            and flooded <= self._credit_messages
             and flood_bytes <= self._credit_bytes
         ):
             self._processing_messages += len(items)
             self._processing_bytes += total
-            self._credit_messages -= len(sizes)
+            self._credit_messages -= flooded
             self._credit_bytes -= flood_bytes
             return len(items), None
         return self._begin_one_by_one(items)
@@ -252,28 +253,36 @@ class FlowControl:
         A grant returns what was processed, after each full batch of messages or of bytes (core
         FlowControl.cpp:233-275).
         """
-        sizes = [len(body) for kind, body in items if kind in FLOOD_KINDS]
-        flood_bytes = sum(sizes)
-        total = flood_bytes if len(sizes) == len(items) else _size(items)
+        flooded, flood_bytes, total = _sums(items)
         if len(items) > self._processing_messages or total > self._processing_bytes:
             raise AssertionError("more ended than began")
         self._processing_messages -= len(items)
         self._processing_bytes -= total
         if (
-            self._processed_messages + len(sizes) < self.config.flow_control_send_more_batch_size
-            and self._processed_bytes + flood_bytes < self.config.bytes_batch
+            self._processed_messages + flooded < self.config.flow_control_send_more_batch_size
+            and self._processed_bytes + flood_bytes < self._bytes_batch
         ):
-            self._processed_messages += len(sizes)
+            self._processed_messages += flooded
             self._processed_bytes += flood_bytes
             return []
-        return self._collect_grants(sizes)
+        return self._collect_grants([len(body) for kind, body in items if kind in FLOOD_KINDS])
 
-    def _collect_grants(self, sizes: Iterable[int]) -> list[SendMoreCapacity]:
+    def _collect_grants(self, sizes: list[int]) -> list[SendMoreCapacity]:
         batch_messages = self.config.flow_control_send_more_batch_size
-        batch_bytes = self.config.bytes_batch
+        batch_bytes = self._bytes_batch
         messages, total = self._processed_messages, self._processed_bytes
         grants = []
-        for size in sizes:
+        done = 0
+        while (count := batch_messages - messages) <= len(sizes) - done:
+            size = total + sum(sizes[done : done + count])
+            if size >= batch_bytes:  # perhaps before the last of them: look at each
+                break
+            done += count
+            grants.append(SendMoreCapacity(batch_messages, size))
+            self._credit_messages += batch_messages
+            self._credit_bytes += size
+            messages = total = 0
+        for size in sizes[done:]:
             messages += 1
             total += size
             if messages >= batch_messages or total >= batch_bytes:
@@ -289,6 +298,11 @@ class FlowControl:
         self.max_tx_size += increase
         self._credit_bytes += increase
         return SendMoreCapacity(0, increase)
+
+    @property
+    def processing_bytes(self) -> int:
+        """Bytes of messages in processing."""
+        return self._processing_bytes
 
     @property
     def can_read(self) -> bool:
@@ -378,5 +392,14 @@ class FlowControl:
         )
 
 
-def _size(items: Sequence[Item]) -> int:
-    return sum([len(body) for _, body in items])
+def _sums(items: Sequence[Item]) -> tuple[int, int, int]:
+    """Return how many messages are flooded, how many bytes these have, and how many all have."""
+    if len(items) == 1:
+        ((kind, body),) = items
+        size = len(body)
+        return (1, size, size) if kind in FLOOD_KINDS else (0, 0, size)
+    sizes = [len(body) for kind, body in items if kind in FLOOD_KINDS]
+    flood_bytes = sum(sizes)
+    if len(sizes) == len(items):
+        return len(sizes), flood_bytes, flood_bytes
+    return len(sizes), flood_bytes, sum([len(body) for _, body in items])

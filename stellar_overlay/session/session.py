@@ -107,8 +107,8 @@ class Session:
         self.flow_control = FlowControl(
             self.config.flow_control, max_tx_size=self.config.max_tx_size, now=now
         )
-        self.outbox = Outbox(self.flow_control, self.config.outbox)
         self.metrics = metrics or OverlayMetrics()
+        self.outbox = Outbox(self.flow_control, self.config.outbox)
         self.clocks = Clocks(self.config, self.metrics, now)
         self.is_closed = False
         self._gate = gate
@@ -144,7 +144,10 @@ class Session:
         if not self._opened and self._violation is None:
             self._open()
         taken, over_credit = self.flow_control.begin(self._opened)
-        items, self._opened = self._opened[:taken], self._opened[taken:]
+        if taken == len(self._opened):
+            items, self._opened = self._opened, []
+        else:
+            items, self._opened = self._opened[:taken], self._opened[taken:]
         if over_credit is not None:
             self._fail(over_credit)
         elif self._opened:
@@ -170,6 +173,12 @@ class Session:
     def may_read(self) -> bool:
         """Whether there is capacity for what the transport may bring next."""
         return not self._opened and self.flow_control.can_read
+
+    @property
+    def unprocessed_bytes(self) -> int:
+        """Bytes that were received, and that nobody is done with yet."""
+        total = len(self._frames) + self.flow_control.processing_bytes
+        return total + sum(len(body) for _, body in self._opened) if self._opened else total
 
     def processed(self, items: Sequence[Item], now: float) -> None:
         """Note that all consumers are done with ``items``; grants follow from it."""
@@ -277,16 +286,17 @@ class Session:
 
     def _open(self) -> None:
         """Open every complete record; a violation is kept until those before it are done."""
-        before = len(self._frames)
+        frames, auth = self._frames, self.auth
+        before = 0 if auth.is_authenticated else len(frames)
         try:
-            if not self.auth.is_authenticated:
+            if not auth.is_authenticated:
                 self._shake_hands()
-            if self.auth.is_authenticated:
-                assert self.auth.opening is not None
-                self.auth.opening.open_records(self._frames, self._opened, _ALL)
+            if auth.is_authenticated:
+                assert auth.opening is not None
+                auth.opening.open_records(frames, self._opened, _ALL)
         except PeerViolation as violation:
             self._violation = violation
-        if self._opened or len(self._frames) < before:
+        if self._opened or len(frames) < before:
             self.clocks.last_read = self._now
 
     def _shake_hands(self) -> None:
@@ -312,26 +322,27 @@ class Session:
 
     def _judge(self, items: list[Item]) -> list[Item]:
         """Return the items to dispatch: legal, well-formed, and not the session's own."""
-        messages: list[Item] = []
-        own: list[Item] = []
         is_known = self._is_known
+        own: list[int] = []  # their indices
+        index = -1
         try:
-            for item in items:
-                kind, body = item
+            for index, (kind, body) in enumerate(items):
                 if kind in _RELAYED:
                     if not is_known(body):
                         xdr_check.check(body)
-                    messages.append(item)
-                elif self._is_for_others(kind, body):
-                    messages.append(item)
-                else:
-                    own.append(item)
+                elif not self._is_for_others(kind, body):
+                    own.append(index)
         except XdrError as error:
+            del items[index:]
             self._fail(DropReason.CORRUPT_XDR.violation(str(error)))
         except PeerViolation as violation:
+            del items[index:]
             self._fail(violation)
-        self._end(own)
-        return messages
+        if own:
+            self._end([items[index] for index in own])
+            for index in reversed(own):
+                del items[index]
+        return items
 
     def _is_for_others(self, kind: int, body: bytes) -> bool:
         """Act on what concerns the link itself; tell whether anybody else wants the message."""

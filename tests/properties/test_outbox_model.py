@@ -14,8 +14,15 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from stellar_overlay.node.budget import ByteBudget
+from stellar_overlay.session import outbox as outbox_module
 from stellar_overlay.session.flow_control import FlowControl
-from stellar_overlay.session.outbox import MessagePriority, Outbox, OutboxConfig
+from stellar_overlay.session.outbox import (
+    SMALL_ANSWER_BYTES,
+    MessagePriority,
+    Outbox,
+    OutboxConfig,
+)
 from stellar_overlay.wire.message import Message, MessageType
 from tests.builders import (
     advert,
@@ -30,12 +37,21 @@ from tests.builders import (
 
 MAX_TX_SIZE = 400
 TX_BYTES = 2000
+ANSWER_BYTES = 1500
+BUDGET = 2400
+"""Of all peers: one alone has half of it, which is less than its own limit."""
+CONTROL_LIMIT = 6
 SCP, TX, DEMAND, ADVERT = MessagePriority
 
 
 def weight(priority: MessagePriority, body: bytes) -> int:
     """Return how much of its queue's limit a message takes up: its bytes, or its hashes."""
     return len(body) if priority <= TX else int.from_bytes(body[4:8], "big")
+
+
+def some_answer(size: int, number: int = 0) -> Message:
+    """Return something that is not flooded, of so many bytes; well-formed in its type only."""
+    return Message(b"\0\0\0\7" + number.to_bytes(4, "big") + bytes(size - 8))
 
 
 class Model:
@@ -88,6 +104,22 @@ class Model:
     def _topic(self, queue: list[bytes], at: int) -> tuple[int, int, str]:
         return self.topics[queue[at]]
 
+    def add_other(self, body: bytes) -> bool:
+        """Queue what is not flooded, if there is room for it."""
+        if len(body) <= SMALL_ANSWER_BYTES:
+            has_room = len(self.control) < CONTROL_LIMIT
+        else:
+            own = self.answer_bytes + len(body)
+            has_room = own <= ANSWER_BYTES and own <= BUDGET - self.answer_bytes
+        if has_room:
+            self.control.append(body)
+        return has_room
+
+    @property
+    def answer_bytes(self) -> int:
+        """How long those are together that are not small."""
+        return sum(len(body) for body in self.control if len(body) > SMALL_ANSWER_BYTES)
+
     def flush(self) -> list[bytes]:
         """Return what leaves with the credit that there is."""
         left, self.control = self.control, []
@@ -105,12 +137,15 @@ class OutboxMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
+        self.budget = ByteBudget(BUDGET)
         self.flow = FlowControl(max_tx_size=MAX_TX_SIZE)
         config = OutboxConfig(
             outbound_tx_queue_byte_limit=TX_BYTES,
             max_tx_set_size_ops=self.model.limit,
             min_slot_to_remember=lambda: self.model.window[0],
             checkpoint_slot=lambda: self.model.window[1],
+            answer_byte_limit=ANSWER_BYTES,
+            answer_budget=self.budget,
         )
         self.outbox = Outbox(self.flow, config)
         self.number = 0
@@ -160,11 +195,19 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule()
     def ask(self) -> None:
-        """Something that is not flooded."""
+        """Something small that is not flooded: it is counted by number alone."""
         self.number += 1
-        message = get_tx_set(self.number)
-        assert self.outbox.add(message, 0.0)
-        self.model.control.append(message.body)
+        self.add_other(get_tx_set(self.number))
+
+    @rule(size=st.sampled_from((256, 260, 400, 900)))
+    def answer(self, size: int) -> None:
+        """Something that is not flooded, small or large."""
+        self.number += 1
+        self.add_other(some_answer(size, self.number))
+
+    def add_other(self, message: Message) -> None:
+        """Queue what is not flooded in both; it leaves with the next message, or later."""
+        assert self.outbox.add(message, 0.0) == self.model.add_other(message.body)
 
     @rule(messages=st.integers(0, 4), size=st.integers(1, 900))
     def grant(self, messages: int, size: int) -> None:
@@ -192,7 +235,7 @@ class OutboxMachine(RuleBasedStateMachine):
             total = sum(weight(priority, body) for body in queue)
             assert self.outbox.queue_weight(priority) == total
             assert self.outbox.dropped(priority) == self.model.dropped[priority]
-        assert self.outbox.answer_bytes == sum(map(len, self.model.control))
+        assert self.outbox.answer_bytes == self.budget.used == self.model.answer_bytes
         credit = self.model.messages, self.model.bytes
         assert (self.flow.out_messages, self.flow.out_bytes) == credit
 
@@ -200,6 +243,7 @@ class OutboxMachine(RuleBasedStateMachine):
 class ModelTests(SynchronousTestCase):
     def test_agrees_with_core(self) -> None:
         """What leaves, what waits and what was dropped are always the model's."""
+        self.patch(outbox_module, "MAX_CONTROL", CONTROL_LIMIT)
         run_state_machine_as_test(
             OutboxMachine,
             settings=settings(
@@ -231,6 +275,7 @@ anything = st.one_of(
     st.builds(demand, st.integers(0, 9), st.integers(0, 5)),
     st.builds(lambda size: transaction(4 * size), st.integers(24, 110)),
     st.builds(get_tx_set, st.integers(0, 9)),
+    st.builds(some_answer, st.sampled_from((256, 260, 400)), st.integers(0, 9)),
 )
 some_credit = st.tuples(st.integers(0, 3), st.integers(1, 600))
 some_batch = st.integers(1, 4)
@@ -278,7 +323,11 @@ class BookkeepingTests(SynchronousTestCase):
             bodies = [message.body for message in left if message.type is kind]
             counted = (len(bodies), sum(weight(priority, body) for body in bodies))
             self.assertEqual((size, total), counted)
-        others = [message.size for message in left if message.type not in kinds.values()]
+        others = [
+            message.size
+            for message in left
+            if message.type not in kinds.values() and message.size > SMALL_ANSWER_BYTES
+        ]
         self.assertEqual(answer_bytes, sum(others))
         self.assertEqual([outbox.queue_weight(p) for p in MessagePriority], [0, 0, 0, 0])
 

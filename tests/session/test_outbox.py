@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from stellar_overlay.session import outbox as outbox_module
 from stellar_overlay.session.flow_control import FlowControl, SendMoreCapacity
-from stellar_overlay.session.outbox import MAX_GRANTS, MessagePriority, Outbox, OutboxConfig
+from stellar_overlay.session.outbox import (
+    MAX_CONTROL,
+    MAX_GRANTS,
+    SMALL_ANSWER_BYTES,
+    MessagePriority,
+    Outbox,
+    OutboxConfig,
+)
 from stellar_overlay.wire.message import (
     Message,
     decode_send_more_extended,
@@ -26,7 +34,7 @@ PLENTY = 10**9
 
 
 def make_outbox(
-    messages: int = 0, size: int = PLENTY, *, max_tx_size: int = 102_400, **config: int
+    messages: int = 0, size: int = PLENTY, *, max_tx_size: int = 102_400, **config: object
 ) -> tuple[Outbox, FlowControl]:
     """Return an outbox, and its flow control with so much credit from the peer; 0 is none yet."""
     flow = FlowControl(max_tx_size=max_tx_size)
@@ -43,6 +51,32 @@ def leave(outbox: Outbox, now: float = 0.0) -> list[bytes]:
 def bodies(*messages: Message) -> list[bytes]:
     """Return the bodies of messages."""
     return [message.body for message in messages]
+
+
+def answer_of(size: int) -> Message:
+    """Return something that is not flooded, of so many bytes; well-formed in its type only."""
+    return Message(b"\0\0\0\7" + bytes(size - 4))
+
+
+LARGE = answer_of(400)
+
+
+class Budget:
+    """Bytes that answers share, without any rule of fairness; notes what it is asked."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.asked: list[tuple[int, int]] = []
+
+    def take(self, size: int, own: int) -> bool:
+        self.asked.append((size, own))
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        self.left += size
 
 
 class PriorityTests(SynchronousTestCase):
@@ -356,31 +390,83 @@ class AnswerLimitTests(SynchronousTestCase):
     """A peer that asks and does not read is answered nothing more, at some point."""
 
     def test_limit(self) -> None:
-        """Answers fill the limit exactly; the next is refused, however small."""
-        outbox, _ = make_outbox(answer_byte_limit=160)
-        self.assertTrue(outbox.add(quorum_set(3), 0.0))
-        self.assertFalse(outbox.add(quorum_set(2), 0.0))
+        """Answers fill the limit exactly; the next is refused."""
+        outbox, _ = make_outbox(answer_byte_limit=2 * LARGE.size)
+        self.assertTrue(outbox.add(LARGE, 0.0))
+        self.assertTrue(outbox.add(LARGE, 0.0))
+        self.assertEqual(outbox.answer_bytes, 2 * LARGE.size)
+        self.assertFalse(outbox.add(answer_of(SMALL_ANSWER_BYTES + 4), 0.0))
+        self.assertEqual(leave(outbox), bodies(LARGE, LARGE))
+        outbox, _ = make_outbox(answer_byte_limit=LARGE.size - 1)
+        self.assertFalse(outbox.add(LARGE, 0.0))
+
+    def test_what_is_small_is_not_counted(self) -> None:
+        """Up to 256 bytes: what we ask, and that we have not what was asked for, always leaves."""
+        self.assertEqual(SMALL_ANSWER_BYTES, 256)
+        outbox, _ = make_outbox(answer_byte_limit=LARGE.size)
+        outbox.add(LARGE, 0.0)
+        small = [get_tx_set(), answer_of(256), quorum_set(3)]
+        self.assertEqual([outbox.add(message, 0.0) for message in small], [True] * 3)
+        self.assertEqual(outbox.answer_bytes, LARGE.size)
+        self.assertFalse(outbox.add(answer_of(260), 0.0))
+        self.assertEqual(leave(outbox), bodies(LARGE, *small))
+
+    def test_what_is_small_is_bounded_by_number(self) -> None:
+        """Whatever else waits counts as well; what leaves makes room."""
+        self.assertEqual(MAX_CONTROL, 10_000)
+        self.patch(outbox_module, "MAX_CONTROL", 3)
+        outbox, _ = make_outbox()
+        self.assertTrue(outbox.add(LARGE, 0.0))
+        added = [outbox.add(get_tx_set(number), 0.0) for number in range(4)]
+        self.assertEqual(added, [True, True, False, False])
+        self.assertTrue(outbox.add(LARGE, 0.0))
+        self.assertTrue(outbox.add(advert(), 0.0))
+        self.assertEqual(len(leave(outbox)), 4)
         self.assertTrue(outbox.add(get_tx_set(), 0.0))
-        self.assertEqual(outbox.answer_bytes, 160)
-        self.assertFalse(outbox.add(get_tx_set(1), 0.0))
-        self.assertEqual(leave(outbox), bodies(quorum_set(3), get_tx_set()))
+
+    def test_the_budget_of_all(self) -> None:
+        """It is told of what is large, with what the peer has already; all of it comes back."""
+        budget = Budget(3 * LARGE.size)
+        outbox, _ = make_outbox(answer_budget=budget)
+        for message in (LARGE, get_tx_set(), LARGE, answer_of(256), LARGE):
+            self.assertTrue(outbox.add(message, 0.0))
+        self.assertFalse(outbox.add(LARGE, 0.0))
+        self.assertTrue(outbox.add(get_tx_set(), 0.0))
+        size = LARGE.size
+        self.assertEqual(budget.asked, [(size, own * size) for own in range(4)])
+        self.assertEqual(outbox.answer_bytes, 3 * size)
+        leave(outbox)
+        self.assertEqual((budget.left, outbox.answer_bytes), (3 * size, 0))
+        outbox.add(LARGE, 0.0)
+        outbox.add(get_tx_set(), 0.0)
+        outbox.clear()
+        self.assertEqual((budget.left, outbox.answer_bytes), (3 * size, 0))
+
+    def test_what_the_peer_s_own_limit_refuses_is_taken_from_nobody(self) -> None:
+        """The budget of all is not even asked."""
+        budget = Budget(10 * LARGE.size)
+        outbox, _ = make_outbox(answer_budget=budget, answer_byte_limit=LARGE.size)
+        self.assertTrue(outbox.add(LARGE, 0.0))
+        self.assertFalse(outbox.add(LARGE, 0.0))
+        self.assertEqual(budget.asked, [(LARGE.size, 0)])
 
     def test_what_left_makes_room(self) -> None:
         """Only what is unsent counts."""
-        outbox, _ = make_outbox(answer_byte_limit=124)
+        outbox, _ = make_outbox(answer_byte_limit=LARGE.size)
         for _ in range(5):
-            self.assertTrue(outbox.add(quorum_set(3), 0.0))
+            self.assertTrue(outbox.add(LARGE, 0.0))
             leave(outbox)
             self.assertEqual(outbox.answer_bytes, 0)
 
     def test_control_is_never_refused(self) -> None:
-        """Grants and pings are queued beyond the limit, and are not counted."""
-        outbox, _ = make_outbox(answer_byte_limit=124)
-        outbox.add(quorum_set(3), 0.0)
+        """Grants and pings are queued beyond both limits, and are not counted in bytes."""
+        self.patch(outbox_module, "MAX_CONTROL", 2)
+        outbox, _ = make_outbox(answer_byte_limit=LARGE.size)
+        outbox.add(LARGE, 0.0)
         grants = [encode_send_more_extended(1, number) for number in range(1, 100)]
         for grant in grants:
             outbox.add_control(grant, 0.0)
-        self.assertEqual(outbox.answer_bytes, 124)
+        self.assertEqual(outbox.answer_bytes, LARGE.size)
         self.assertEqual(leave(outbox)[1:], grants)
 
     def test_flood_is_not_counted(self) -> None:
