@@ -33,6 +33,7 @@ class FakeLink:
 
     address: ResolvedPeerAddress = PEER
     peer_id: PeerId = LESSER
+    ping_ms: int | None = None
 
     def send(self, message: Message) -> bool:
         raise AssertionError(f"nothing is sent: {message}")
