@@ -73,7 +73,7 @@ class Options(usage.Options):
             None,
             "file with the node's seed, made if absent [default: a new identity each time]",
         ],
-        ["mode", None, "relay", "observe, or relay what verifies"],
+        ["mode", None, None, "observe, or relay what verifies [default: relay]"],
         ["overlay-version", None, None, "MIN..MAX, announced and accepted [default: 38..42]"],
         ["flood-rate-limit", None, None, "new transactions and adverts per second; 0 is no limit"],
         ["ready-file", None, None, "write {node, pid, peer_port, http_port} to it when listening"],
@@ -136,7 +136,7 @@ class Options(usage.Options):
             raise usage.UsageError(str(error)) from None
 
     def _check(self) -> None:
-        if self["mode"] not in MODES:
+        if self["mode"] not in (None, *MODES):
             raise ConfigError(f"--mode: must be one of {', '.join(MODES)}, not {self['mode']!r}")
         for name in ("listen", "http"):
             if self[name] not in (None, OFF):
@@ -170,6 +170,7 @@ class Options(usage.Options):
             "preferred_peers": ("preferred-peer", self.preferred_peers or None),
             "network_passphrase": ("network", passphrase(self["network"])),
             "database": ("database", self["database"]),
+            "mode": ("mode", self["mode"]),
             "listen_enabled": ("listen", None if self["listen"] is None else self["listen"] != OFF),
             "allow_private": ("allow-private", True if self["allow-private"] else None),
             "flood_rate_limit_per_sec": (
@@ -260,10 +261,12 @@ def spare_the_collector() -> None:
     """Take all that was loaded so far out of garbage collection, for a process that is to stay.
 
     stellar-sdk alone makes some 100,000 objects that live for ever; looking through them again and
-    again was a third of the CPU that a handshake took.
+    again was a third of the CPU that a handshake took. And what a message leaves behind is no
+    garbage for minutes, so that looking for it every 700 objects is in vain.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def makeService(options: Options) -> NodeService:

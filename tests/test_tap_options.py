@@ -94,7 +94,7 @@ class DefaultTests(OptionsTests):
         self.assertEqual(config.database, "sqlite3://stellar-overlay.db")
         self.assertEqual(list(config.preferred_peers), [])
         self.assertEqual((config.allow_private, config.flood_rate_limit_per_sec), (False, 0))
-        self.assertEqual((options["mode"], options.seed), ("relay", None))
+        self.assertEqual((config.mode, options.seed), ("relay", None))
 
     def test_nothing_is_made(self) -> None:
         """Reading the options of a node alone makes no file."""

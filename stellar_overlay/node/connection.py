@@ -30,6 +30,7 @@ from zope.interface import implementer
 from stellar_overlay.address import ResolvedPeerAddress
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.node.budget import Hold, Shares
 from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.session.flow_control import Item
 from stellar_overlay.session.session import Received, Session
@@ -38,6 +39,8 @@ from stellar_overlay.wire.message import Message
 CLOSING_DELAY_SECONDS = 5
 """How long a dropped link may take to deliver its last bytes (core Peer.cpp:406-437)."""
 _NO_LINGER = struct.pack("ii", 0, 0)
+_NOTHING: list[Item] = []
+"""No messages; a list of its own takes 56 bytes."""
 
 
 class LinkOwner(Protocol):
@@ -88,6 +91,7 @@ class Connection(protocol.Protocol):
     :param owner: whom to report to.
     :param clock: for the one timer of the link.
     :param flusher: shared by all links of an owner.
+    :param shares: what all links of an owner may use together; None is as much as they like.
     :param we_called_remote: whether we dialled.
     """
 
@@ -103,6 +107,7 @@ class Connection(protocol.Protocol):
         metrics: OverlayMetrics,
         *,
         we_called_remote: bool,
+        shares: Shares | None = None,
     ) -> None:
         self.we_called_remote = we_called_remote
         self.remote: ResolvedPeerAddress | None = None
@@ -117,8 +122,11 @@ class Connection(protocol.Protocol):
         self._metrics = metrics
         self._timer: IDelayedCall | None = None
         self._is_write_paused = False
-        self._is_reading = True
+        self._holds: frozenset[Hold] = frozenset()
+        self._shares = shares
+        self._unprocessed = 0
         self._is_driving = False
+        self._finished: list[Item] = _NOTHING
         self._waiters: tuple[Deferred[Connection], ...] = ()
 
     # From the transport.
@@ -139,9 +147,9 @@ class Connection(protocol.Protocol):
         if self.violation is not None:
             return  # what came after the end is not looked at
         self.bytes_read += len(data)
-        self._metrics.bytes_read.inc(len(data))
+        self._metrics.bytes_read.add(len(data))
         self.async_reads += 1
-        self._metrics.async_read.inc()
+        self._metrics.async_read.add(1)
         self._drive(data)
 
     def readConnectionLost(self) -> None:
@@ -203,9 +211,22 @@ class Connection(protocol.Protocol):
         if self.violation is not None or not items:
             return
         self.session.processed(items, self._clock.seconds())
-        self._flusher.add(self)
-        if not (self._is_reading or self._is_driving):
+        if self._is_driving:
+            return
+        if self.session.outbox.has_work:
+            self._flusher.add(self)
+        if Hold.CREDIT in self._holds:
             self._drive(None)
+        else:
+            self._note_unprocessed()
+
+    def finished(self, item: Item) -> None:
+        """Return the credit of one message later than its batch, at the end of the turn."""
+        if self.violation is None:
+            if self._finished is _NOTHING:
+                self._finished = []
+            self._finished.append(item)
+            self._flusher.add(self)
 
     def drop(self, violation: PeerViolation) -> None:
         """End the link: ERROR_MSG if the peer is told, then close; later calls do nothing."""
@@ -225,6 +246,9 @@ class Connection(protocol.Protocol):
         """Write what may leave, as far as the transport takes it."""
         now = self._clock.seconds()
         try:
+            if self._finished is not _NOTHING:
+                finished, self._finished = self._finished, _NOTHING
+                self.processed(finished)
             while not self._is_write_paused and self.violation is None:
                 data = self.session.data_to_send(now)
                 if not data:
@@ -235,6 +259,20 @@ class Connection(protocol.Protocol):
         except Exception:
             self._drop_for_our_fault()
 
+    def hold(self, reason: Hold) -> None:
+        """Read nothing from the transport until :meth:`release`."""
+        was_reading = not self._holds
+        self._holds |= {reason}
+        if was_reading and self.violation is None:
+            self.transport.pauseProducing()
+
+    def release(self, reason: Hold) -> None:
+        """Go on reading unless something else holds."""
+        was_reading = not self._holds
+        self._holds -= {reason}
+        if not (was_reading or self._holds) and self.violation is None:
+            self.transport.resumeProducing()
+
     def abort(self) -> None:
         """Close the transport at once, whatever it still holds."""
         self.transport.abortConnection()
@@ -243,10 +281,11 @@ class Connection(protocol.Protocol):
 
     def _drive(self, data: bytes | None) -> None:
         """Take data, or go on with what was left; deal with all that comes of it."""
+        now = self._clock.seconds()
         self._flusher.begin_turn()
         self._is_driving = True
         try:
-            self._receive(data)
+            self._receive(data, now)
         except PeerViolation as violation:
             self.drop(violation)
         except Exception:
@@ -254,9 +293,20 @@ class Connection(protocol.Protocol):
         finally:
             self._is_driving = False
             self._flusher.end_turn()
+        if self._shares is not None and self.violation is None:
+            self._note_unprocessed()
+            end = self._clock.seconds()
+            self._shares.cpu.spent(self, end - now, end)
 
-    def _receive(self, data: bytes | None) -> None:
-        session, now = self.session, self._clock.seconds()
+    def _note_unprocessed(self) -> None:
+        """Tell the node how much of what this peer sent it has to keep."""
+        amount = self.session.unprocessed_bytes
+        if amount != self._unprocessed and self._shares is not None and self.is_authenticated:
+            self._unprocessed = amount
+            self._shares.received.note(self, amount)
+
+    def _receive(self, data: bytes | None, now: float) -> None:
+        session = self.session
         received = session.resume(now) if data is None else session.receive(data, now)
         while True:
             self._count_read()
@@ -266,10 +316,12 @@ class Connection(protocol.Protocol):
             if not session.has_more:
                 break
             received = session.resume(now)
-        if self.is_authenticated and self.violation is None:
+        if self._waiters and self.is_authenticated and self.violation is None:
             self._wake(self)  # not before it is known that no ERROR_MSG came right after AUTH
-        self._flusher.add(self)
-        self._adjust_reading(now)
+        if session.outbox.has_work:
+            self._flusher.add(self)
+        if self._holds or not session.may_read:
+            self._adjust_reading(now)
 
     def _dispatch(self, received: Received) -> None:
         if not self.is_authenticated and self.session.is_authenticated:
@@ -280,16 +332,16 @@ class Connection(protocol.Protocol):
 
     def _adjust_reading(self, now: float) -> None:
         """Read only while there is capacity for what comes."""
-        if self.session.may_read == self._is_reading or self.violation is not None:
+        is_held = Hold.CREDIT in self._holds
+        if self.session.may_read != is_held or self.violation is not None:
             return
         flow = self.session.flow_control
-        self._is_reading = not self._is_reading
-        if self._is_reading:
+        if is_held:
             self._metrics.connection_read_throttle.record(flow.stop_throttling(now))
-            self.transport.resumeProducing()
+            self.release(Hold.CREDIT)
         else:
             flow.maybe_throttle_read(now)
-            self.transport.pauseProducing()
+            self.hold(Hold.CREDIT)
 
     def _on_timer(self) -> None:
         # After a long turn the peer's bytes may be waiting in the kernel: read them first.
@@ -325,6 +377,8 @@ class Connection(protocol.Protocol):
         self._cancel_timer()
         if violation.kind is not None:
             self._metrics.drops[violation.kind].inc()
+        if self._shares is not None:
+            self._shares.forget(self)
         self._owner.link_dropped(self, violation)
         self._wake(Failure(violation))
 
@@ -334,7 +388,7 @@ class Connection(protocol.Protocol):
         if last:
             self._write(last)
         self._timer = self._clock.callLater(CLOSING_DELAY_SECONDS, self.abort)
-        if not self._is_reading:
+        if self._holds:
             self.transport.resumeProducing()
         if is_told and hasattr(self.transport, "loseWriteConnection"):
             # Bytes that we leave unread would make the kernel reset the link and the peer lose
@@ -345,9 +399,9 @@ class Connection(protocol.Protocol):
 
     def _write(self, data: bytes) -> None:
         self.bytes_written += len(data)
-        self._metrics.bytes_written.inc(len(data))
+        self._metrics.bytes_written.add(len(data))
         self.async_writes += 1
-        self._metrics.async_write.inc()
+        self._metrics.async_write.add(1)
         self._count_written()
         self.transport.write(data)
 
@@ -355,7 +409,7 @@ class Connection(protocol.Protocol):
         """Count the accepted messages: HELLO, and all that carried the right number and MAC."""
         opening = self.session.auth.opening
         read = 0 if opening is None else 1 + opening.sequence
-        self._metrics.messages_read.inc(read - self.messages_read)
+        self._metrics.messages_read.add(read - self.messages_read)
         self.messages_read = read
 
     def _count_written(self) -> None:
@@ -364,7 +418,7 @@ class Connection(protocol.Protocol):
         written = int(self.we_called_remote) if sealing is None else 1 + sealing.sequence
         if self.violation is not None and self.violation.code is not None:
             written += 1
-        self._metrics.messages_written.inc(written - self.messages_written)
+        self._metrics.messages_written.add(written - self.messages_written)
         self.messages_written = written
 
     def _wake(self, result: Connection | Failure) -> None:

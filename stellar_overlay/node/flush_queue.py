@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+FEW = 4
+"""Links that are written to at once: a reactor's call costs as much as a write or two."""
 
 
 class Flushable(Protocol):
@@ -30,14 +34,28 @@ class FlushQueue:
         if not self._turns and self._call is None:
             self._call = self._clock.callLater(0, self._flush_later)
 
+    def add_all(self, links: Iterable[Flushable]) -> None:
+        """Flush many links then."""
+        self._dirty.update(dict.fromkeys(links))
+        if not self._turns and self._call is None:
+            self._call = self._clock.callLater(0, self._flush_later)
+
     def begin_turn(self) -> None:
         """Note that :meth:`end_turn` will follow; turns may nest."""
         self._turns += 1
 
     def end_turn(self) -> None:
-        """Flush what the turn made dirty."""
+        """Flush what the turn made dirty: at once if that is little.
+
+        What goes to many waits for what the other links bring in the same turn of the reactor, so
+        that each is written to once.
+        """
         self._turns -= 1
-        if not self._turns and self._dirty:
+        if self._turns or not self._dirty or self._call is not None:
+            return
+        if len(self._dirty) > FEW:
+            self._call = self._clock.callLater(0, self._flush_later)
+        else:
             self._flush()
 
     def _flush_later(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,19 +14,26 @@ from twisted.logger import Logger
 from stellar_overlay.address import MAX_PORT, ResolvedPeerAddress
 from stellar_overlay.error import DropReason, PeerError, PeerViolation
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
+from stellar_overlay.gossip.relay import Relay
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.node.budget import Shares
 from stellar_overlay.node.connection import Connection, resolved_address
+from stellar_overlay.node.delivery import Delivery
 from stellar_overlay.node.events import PeerEvent, PeerEvents
 from stellar_overlay.node.flush_queue import FlushQueue
 from stellar_overlay.node.gate import Door
 from stellar_overlay.node.peer import Peer, PendingPeer
 from stellar_overlay.node.subscriptions import Subscriptions
 from stellar_overlay.session.flow_control import Item
+from stellar_overlay.session.outbox import Entry, drop_counters
 from stellar_overlay.session.session import Session
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext, SessionIdentity
+from stellar_overlay.wire.message import Message, MessageType
 
+ORPHANED_LIMIT = 64 * 1024 * 1024
+"""Bytes that consumers may hold of peers that are gone, before nobody new is let in."""
 _BY_THEM = frozenset({DropReason.REMOTE_ERROR, DropReason.LOST_AT_HEADER, DropReason.LOST_IN_BODY})
 
 
@@ -43,22 +51,38 @@ class Links:
         session_config: SessionConfig,
         door: Door,
         dispatcher: MessageDispatcher,
+        relay: Relay,
+        peers: dict[PeerId, Peer],
         metrics: OverlayMetrics,
         clock: IReactorTime,
     ) -> None:
-        self.peers: dict[PeerId, Peer] = {}
+        self.peers = peers
         if IReactorFromThreads.providedBy(clock):
-            self.subscriptions = Subscriptions(metrics, clock.callFromThread)
+            self.subscriptions = Subscriptions(metrics, clock.callFromThread, clock)
         else:
-            self.subscriptions = Subscriptions(metrics)
+            self.subscriptions = Subscriptions(metrics, clock=clock)
         self.events = PeerEvents()
+        self._shares = Shares(clock)
+        metrics.refreshers.append(lambda: self._shares.report(metrics))
         self._local_node = local_node
         self._identity = SessionIdentity(local_node)
-        self._session_config = session_config
+        self._session_config = replace(
+            session_config,
+            outbox=replace(
+                session_config.outbox,
+                answer_budget=self._shares.answers,
+                note_dropped=drop_counters(metrics),
+            ),
+        )
         self._door = door
         self._admission = door.admission
         self._is_preferred = door.admission.is_link_preferred  # one for all peers
         self._dispatcher = dispatcher
+        self._relay = relay
+        relay.push = self.push  # type: ignore[assignment]  # its peers are ours
+        self._delivery = Delivery(
+            relay, dispatcher.handlers, self.subscriptions, local_node.wall_clock, metrics
+        )
         self._metrics = metrics
         self._clock = clock
         self._flusher = FlushQueue(clock)
@@ -73,7 +97,7 @@ class Links:
         """Return a link for a connection that came in; None when there is no slot for it."""
         remote = resolved_address(address)
         self._metrics.inbound_attempt.inc()
-        if self._is_closing or not self._admission.may_accept(remote):
+        if self._is_closing or self._is_clogged or not self._admission.may_accept(remote):
             self._metrics.inbound_reject.inc()
             self._metrics.drops[DropReason.NO_PENDING_SLOT].inc()
             self._log.debug(
@@ -85,7 +109,7 @@ class Links:
 
     def dialled(self, address: IAddress) -> Connection | None:
         """Return a link for a connection that we opened."""
-        if self._is_closing:
+        if self._is_closing or self._is_clogged:
             return None
         self._metrics.outbound_establish.inc()
         return self._link(we_called_remote=True)
@@ -125,6 +149,18 @@ class Links:
         for link in list(self._open):
             link.abort()
 
+    def push(self, message: Message, peers: Sequence[Peer]) -> None:
+        """Queue one SCP message, of a slot that matters, for many peers: see ``Relay.push``."""
+        if message.type is not MessageType.SCP_MESSAGE:
+            for peer in peers:
+                peer.send(message)
+            return
+        entry = Entry(message.body, self._clock.seconds(), message.size)
+        links = [peer.connection for peer in peers]
+        for link in links:
+            link.session.outbox.scp.push(entry)
+        self._flusher.add_all(links)
+
     # What a link calls.
 
     def open_session(self, link: Connection) -> Session:
@@ -133,6 +169,7 @@ class Links:
             self._door.gate_of(link),
             self._session_config,
             now=self._clock.seconds(),
+            is_known=self._relay.gate.records.__contains__,
             metrics=self._metrics,
         )
         self._open[link] = None
@@ -141,15 +178,18 @@ class Links:
         return session
 
     def link_authenticated(self, link: Connection) -> None:
-        now = self._clock.seconds()
+        now, peer_id = self._clock.seconds(), link.session.auth.peer_id
+        assert peer_id is not None
         peer = Peer(
             link,
             wall_now=self._local_node.wall_clock(),
             now=now,
+            flood_bit=self._relay.gate.bit_of(peer_id),
             is_preferred=self._is_preferred,
         )
         self._open[link] = self.peers[peer.peer_id] = peer
         self._addresses[peer.address] += 1
+        self._relay.demands.add_peer(peer)
         info = peer.info(now)
         self._log.info(
             "{link}: authenticated, {direction}, {version!r}, overlay {overlay}",
@@ -165,31 +205,26 @@ class Links:
             overlay_version=info.overlay_version,
             handshake_ms=info.handshake_ms,
         )
+        self._dispatcher.peers_changed()
 
     def dispatch(self, link: Connection, items: Sequence[Item]) -> None:
         peer = self._open[link]
         assert peer is not None
-        now, wall_now = self._clock.seconds(), self._local_node.wall_clock()
-        handlers, observed = self._dispatcher.handlers, self.subscriptions.by_kind
-        done: Sequence[Item] = items
-        if not observed.keys().isdisjoint({kind for kind, _ in items}):
-            done = self._deliver(link, peer, items, wall_now)
-        for kind, body in items:
-            handler = handlers.get(kind)
-            if handler is not None and link.violation is None:
-                handler(peer, body, now)
-        link.processed(done)
+        self._delivery.dispatch(link, peer, items, self._clock.seconds())
 
     def link_dropped(self, link: Connection, violation: PeerViolation) -> None:
         self._admission.remove(link)
+        self._delivery.forget(link)
         peer = self._open.get(link)
         if peer is not None:
             self._dispatcher.forget(peer)
+            self._relay.demands.remove_peer(peer)
             self._addresses[peer.address] -= 1
             if not self._addresses[peer.address]:
                 del self._addresses[peer.address]
             if self.peers.get(peer.peer_id) is peer:
                 del self.peers[peer.peer_id]
+                self._relay.gate.release(peer.peer_id)
         if link.remote is not None:
             self._door.book.forget_dead_peers(link.remote.host)
         self._count_drop(link, violation)
@@ -205,6 +240,11 @@ class Links:
         code = violation.remote_code if isinstance(violation, PeerError) else violation.code
         self._publish("peer.dropped", link, reason=violation.reason, by=by, code=code)
 
+    @property
+    def _is_clogged(self) -> bool:
+        """Whether somebody here holds so much of peers that are gone that no new ones may come."""
+        return self._delivery.orphaned > ORPHANED_LIMIT
+
     def link_gone(self, link: Connection) -> None:
         self._open.pop(link, None)
         self._admission.forget(link)
@@ -212,27 +252,13 @@ class Links:
 
     def _link(self, *, we_called_remote: bool) -> Connection:
         return Connection(
-            self, self._clock, self._flusher, self._metrics, we_called_remote=we_called_remote
+            self,
+            self._clock,
+            self._flusher,
+            self._metrics,
+            we_called_remote=we_called_remote,
+            shares=self._shares,
         )
-
-    def _deliver(
-        self, link: Connection, peer: Peer, items: Sequence[Item], wall_now: float
-    ) -> list[Item]:
-        """Show items to observers; return those whose credit nobody holds.
-
-        When an observer drops the peer, what came after is not looked at.
-        """
-        done = []
-        deliver, observed = self.subscriptions.deliver, self.subscriptions.by_kind
-        for item in items:
-            if link.violation is not None:
-                break
-            pending = deliver(peer.peer_id, *item, wall_now) if item[0] in observed else None
-            if pending is None:
-                done.append(item)
-            else:
-                pending.addCallback(_release, link, item)
-        return done
 
     def _count_drop(self, link: Connection, violation: PeerViolation) -> None:
         metrics = self._metrics
@@ -276,7 +302,3 @@ def _address_of(link: Connection) -> ResolvedPeerAddress | None:
     if hello is None or remote is None or not 0 < hello.listening_port <= MAX_PORT:
         return remote
     return ResolvedPeerAddress(remote.host, hello.listening_port)
-
-
-def _release(_: object, link: Connection, item: Item) -> None:
-    link.processed((item,))

@@ -5,44 +5,39 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.application.service import IService
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from stellar_overlay.address import PeerAddress, ResolvedPeerAddress
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.error import (
     AlreadyConnected,
-    AlreadyStarted,
     ConfigError,
     DropReason,
-    NotStarted,
     PeerNotFound,
-    ShuttingDown,
 )
 from stellar_overlay.gossip.admission import Admission
-from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.gossip.peer_exchange import PeerExchange
-from stellar_overlay.herder.ignoring import IgnoringHerder
 from stellar_overlay.identity import (
     OVERLAY_MIN_VERSION,
     OVERLAY_VERSION,
     LocalNode,
     PeerId,
 )
-from stellar_overlay.interfaces import Herder
+from stellar_overlay.interfaces import Herder, Verifier
 from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.company import Company
 from stellar_overlay.node.configured_peers import ConfiguredPeers
 from stellar_overlay.node.dialer import Connect, Dialer, tcp_endpoints
 from stellar_overlay.node.events import PeerEvent, PeerListener
+from stellar_overlay.node.flooding import Flooding, observer_herder, signature_verifier
 from stellar_overlay.node.gate import Door
+from stellar_overlay.node.lifecycle import Lifecycle
+from stellar_overlay.node.limit_table import limits_of
 from stellar_overlay.node.limits import connection_limits, session_config
 from stellar_overlay.node.links import Links
 from stellar_overlay.node.listener import ConnectionFactory, ListenerService
@@ -52,7 +47,7 @@ from stellar_overlay.node.subscriptions import Callback, Observer, Subscription
 from stellar_overlay.store.peer_manager import PeerRecord
 from stellar_overlay.store.stores import Stores
 from stellar_overlay.wire import xdr_check
-from stellar_overlay.wire.message import Message, MessageType
+from stellar_overlay.wire.message import Message, MessageType, encode_get_scp_state
 
 if TYPE_CHECKING:
     from stellar_sdk.xdr import StellarMessage
@@ -63,7 +58,7 @@ LISTEN_BACKLOG = 100
 """Connections that the kernel accepts ahead of us (core PeerDoor.cpp:15)."""
 
 
-class OverlayManager(MultiService):
+class OverlayManager(Lifecycle):
     """One node's overlay: ``await start()``, or as a service of an application.
 
     :param config: checked and copied; later changes have no effect.
@@ -71,13 +66,12 @@ class OverlayManager(MultiService):
     :param listen: where to listen, as an endpoint or its description; None follows ``config``.
     :param connect: returns the endpoint of an address that is dialled.
     :param resolve: finds the address of a name.
-    :param herder: the node's brain.
+    :param herder: the node's brain; an :class:`ObserverHerder` if none is given.
+    :param verifier: checks signatures for that one; a small thread pool if none is given.
     :param database: where addresses and bans are kept: a path, or ``sqlite3://PATH``; None is
         memory.
     :raises ConfigError: for a setting that cannot be.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -90,6 +84,7 @@ class OverlayManager(MultiService):
         connect: Connect | None = None,
         resolve: Resolve | None = None,
         herder: Herder | None = None,
+        verifier: Verifier | None = None,
         random: random.Random | None = None,
     ) -> None:
         super().__init__()
@@ -109,10 +104,6 @@ class OverlayManager(MultiService):
             allow_private=config.allow_private,
             timeout_seconds=config.connect_timeout_secs,
         )
-        self._state = _State.NEW
-        self._start_result: Failure | None = None
-        self._waiters: list[Deferred[Any]] = []
-        self._stopped: Deferred[None] | None = None
         self.stores = Stores(
             database,
             clock,
@@ -130,12 +121,27 @@ class OverlayManager(MultiService):
         )
         for warning in self.admission.limits.warnings:
             self._log.warn("{text}", text=warning)
-        self._make_parts(herder or IgnoringHerder(), listen, connect)
+        self.metrics.limits.update({limit.name: limit.total for limit in limits_of(config)})
+        parts: list[IService] = []
+        if herder is None:
+            verifier = verifier or signature_verifier(clock)
+            if IService.providedBy(verifier):
+                parts.append(verifier)
+            herder = observer_herder(config, local_node, verifier, clock)
+        self._peers: dict[PeerId, Peer] = {}
+        self._flooding = Flooding(config, herder, self._peers, clock, self._random, self.metrics)
+        self._make_links(listen, connect)
+        parts += [self._flooding, self._listener, self._dialer]
+        if not config.run_standalone:
+            parts.append(self._company)
+        for service in parts:
+            service.setServiceParent(self)
 
-    def _make_parts(
-        self, herder: Herder, listen: IStreamServerEndpoint | str | None, connect: Connect | None
+    def _make_links(
+        self, listen: IStreamServerEndpoint | str | None, connect: Connect | None
     ) -> None:
         config, clock, book = self.config, self._clock, self.stores.peers
+        flooding, herder = self._flooding, self._flooding.herder
         own_addresses: set[ResolvedPeerAddress] = set()
         exchange = PeerExchange(
             book,
@@ -144,11 +150,14 @@ class OverlayManager(MultiService):
             allow_private=config.allow_private,
             allow_localhost=config.allow_localhost,
         )
+        flooding.dispatcher.learn_peers(exchange)
         self._links = Links(
             self.local_node,
-            session_config(config),
+            session_config(config, herder),
             Door(self.admission, self.stores.bans, book, exchange, herder, clock),
-            MessageDispatcher(herder, exchange),
+            flooding.dispatcher,
+            flooding.relay,
+            self._peers,
             self.metrics,
             clock,
         )
@@ -179,69 +188,42 @@ class OverlayManager(MultiService):
             is_tracking=herder.is_tracking,
             uniform=self._random.random,
         )
-        parts = [self._listener, self._dialer]
-        if not config.run_standalone:
-            parts.append(self._company)
-        for service in parts:
-            service.setServiceParent(self)
 
     # A service.
 
-    async def start(self) -> None:
-        """Listen, load what is stored, accept, then dial.
+    async def open(self) -> None:
+        """Bind the port and load what is stored, before anybody is accepted.
 
-        :raises AlreadyStarted: when it was started before.
         :raises ConfigError: when the database is not ours to use.
         :raises Exception: what the endpoint raises when the port cannot be opened.
         """
-        if self._state is not _State.NEW:
-            raise AlreadyStarted("an OverlayManager is started once; make a new one")
-        self._state = _State.STARTING
-        try:
-            await self._listener.listen()
-            await self.stores.open()
-        except Exception:
-            self._state = _State.STOPPED
-            self._start_result = Failure()
-            await maybeDeferred(self._listener.stopService)
-            self._wake_waiters()
-            raise
-        if self._state is not _State.STARTING:
-            await maybeDeferred(self._listener.stopService)
-            await maybeDeferred(self.stores.stopService)
-            raise ShuttingDown("stopped before it had started")
+        await self._listener.listen()
+        await self.stores.open()
         self.local_node.listening_port = self._listener.port or self.config.listen_port
-        self._state = _State.RUNNING
-        self._start_result = None
         self.stores.startService()
-        super().startService()
-        self._wake_waiters()
 
-    def startService(self) -> None:
-        """Start; :meth:`when_started` tells how it went, and the log if nobody asked."""
-        is_asked = bool(self._waiters)
-        starting = Deferred.fromCoroutine(self.start())
-        starting.addErrback(self._note_failed_start, is_asked)
+    async def close(self, *, was_running: bool) -> None:
+        """Say goodbye to every peer and close the database, within five seconds."""
+        try:
+            if was_running:
+                await self._close_links()
+            else:
+                await maybeDeferred(self._listener.stopService)
+        finally:
+            self._links.subscriptions.end_all()
+            await maybeDeferred(self.stores.stopService)
 
-    def when_started(self) -> Deferred[None]:
-        """Return a Deferred that fires once the node listens, or fails with why it cannot."""
-        waiter: Deferred[None] = Deferred()
-        self._waiters.append(waiter)
-        self._wake_waiters()
-        return waiter
+    async def _close_links(self) -> None:
+        gone = self._links.drop_all(DropReason.SHUTDOWN.violation)
+        late = self._clock.callLater(STOP_SECONDS, self._links.abort_all)
+        await gone
+        if late.active():
+            late.cancel()
 
-    def stopService(self) -> Deferred[None]:
-        """Say goodbye to every peer and stop; the Deferred fires within five seconds."""
-        if self._stopped is None:
-            self._stopped = Deferred.fromCoroutine(self._stop())
-        stopped: Deferred[None] = Deferred()
-        self._stopped.chainDeferred(stopped)
-        self._stopped.addErrback(lambda failure: None)
-        return stopped
-
-    async def stop(self) -> None:
-        """Say goodbye to every peer and stop, within five seconds."""
-        await self.stopService()
+    @property
+    def herder(self) -> Herder:
+        """The node's brain: where consensus stands, what was heard of it."""
+        return self._flooding.herder
 
     @property
     def peer_port(self) -> int | None:
@@ -255,10 +237,10 @@ class OverlayManager(MultiService):
 
         :raises OverlayError: that says why there is no link.
         """
-        self._check_running()
+        self.check_running()
         address = _as_address(address)
         resolved = await self._resolve(address)
-        self._check_running()
+        self.check_running()
         for peer in self._links.peers.values():
             if peer.address == resolved:
                 raise AlreadyConnected(f"{address} is {peer.peer_id}, connected already")
@@ -309,7 +291,7 @@ class OverlayManager(MultiService):
         :param seconds: for how long; None is until it is unbanned.
         :raises DatabaseError: when it is in force, but not on disk yet.
         """
-        self._check_running()
+        self.check_running()
         node = _as_peer_id(peer_id)
         bans = self.stores.bans
         done = (
@@ -330,7 +312,7 @@ class OverlayManager(MultiService):
 
         :raises DatabaseError: when it is over, but not on disk yet.
         """
-        self._check_running()
+        self.check_running()
         await self.stores.bans.unban_node(_as_peer_id(peer_id).strkey)
 
     def banned_peers(self) -> list[PeerId]:
@@ -347,24 +329,99 @@ class OverlayManager(MultiService):
         if not isinstance(message, Message):
             message = Message.from_xdr(message)
         xdr_check.check(message.body)
-        return self.peer(peer_id).send(message)
+        peer = self.peer(peer_id)
+        is_sent = peer.send(message)
+        if is_sent:
+            self._flooding.relay.note_told(peer, message)
+        return is_sent
+
+    def broadcast(self, message: Message | StellarMessage) -> int:
+        """Push an SCP message to every peer, or advertise a transaction and serve it.
+
+        Peers that know it already, or were told before, are left out.
+
+        :returns: how many peers were told.
+        :raises XdrError: for a body that peers would drop us for.
+        :raises ValueError: for what is not flooded.
+        """
+        if not isinstance(message, Message):
+            message = Message.from_xdr(message)
+        xdr_check.check(message.body)
+        self.check_running()
+        return self._flooding.relay.broadcast_own(message)
+
+    def request_scp_state(self, ledger_seq: int) -> int:
+        """Ask every peer for the SCP messages from that slot on; 0 is all they know.
+
+        :returns: how many peers were asked.
+        """
+        question = Message(encode_get_scp_state(ledger_seq))
+        return sum([peer.send(question) for peer in self._links.peers.values()])
+
+    # Items.
+
+    async def fetch_tx_set(self, item_hash: bytes, timeout: float = 10) -> Message:
+        """Return the TX_SET or GENERALIZED_TX_SET with a 32-byte hash, from whoever has it.
+
+        :param timeout: seconds; cancelling the call ends the search as well.
+        :raises FetchTimeout: when nobody had it in time.
+        """
+        self.check_running()
+        return await self._flooding.fetch_tx_set(item_hash, timeout)
+
+    async def fetch_quorum_set(self, item_hash: bytes, timeout: float = 10) -> Message:
+        """Return the SCP_QUORUMSET with a 32-byte hash, likewise."""
+        self.check_running()
+        return await self._flooding.fetch_quorum_set(item_hash, timeout)
+
+    def publish(self, message: Message | StellarMessage) -> bytes:
+        """Keep a transaction set or quorum set for peers who ask for it; return its hash.
+
+        :raises XdrError: for a body that peers would drop us for.
+        :raises ValueError: for any other message.
+        """
+        if not isinstance(message, Message):
+            message = Message.from_xdr(message)
+        xdr_check.check(message.body)
+        self.check_running()
+        return self._flooding.dispatcher.cache_item(message)
 
     # Who listens.
 
-    def observe(self, callback: Callback, *types: MessageType) -> Observer:
+    def observe(
+        self,
+        callback: Callback,
+        *types: MessageType,
+        duplicates: bool = True,
+        name: str | None = None,
+    ) -> Observer:
         """Call ``callback`` with each message of ``types``, or of all types if none is given.
 
         A Deferred or coroutine that it returns holds the sender's credit until it is done.
-        """
-        return self._links.subscriptions.observe(callback, *types)
 
-    def subscribe(self, *types: MessageType) -> Subscription:
+        :param duplicates: whether it wants flooded messages that were heard before, too.
+        :param name: what the log calls it when it holds messages for long.
+        """
+        return self._links.subscriptions.observe(callback, *types, duplicates=duplicates, name=name)
+
+    def subscribe(
+        self,
+        *types: MessageType,
+        duplicates: bool = True,
+        lossy: int = 0,
+        name: str | None = None,
+    ) -> Subscription:
         """Return the messages of ``types``, or of all types, as an async iterator.
 
         Each item holds its sender's credit until the next one is asked for. Ends when the
         overlay stops.
+
+        :param lossy: hold nobody's credit, but keep only so many unread messages, the newest;
+            how many were dropped is ``lost`` of what is returned. 0 loses nothing.
         """
-        return self._links.subscriptions.subscribe(*types)
+        return self._links.subscriptions.subscribe(
+            *types, duplicates=duplicates, lossy=lossy, name=name
+        )
 
     def on_peer_event(self, listener: PeerListener) -> Callable[[], None]:
         """Call ``listener`` with each :class:`PeerEvent`; return what ends that."""
@@ -372,46 +429,9 @@ class OverlayManager(MultiService):
 
     # Inside.
 
-    async def _stop(self) -> None:
-        before, self._state = self._state, _State.STOPPED
-        if before is _State.STARTING:  # the disk may hang, and nobody shall wait for it
-            await maybeDeferred(self._listener.stopService)
-            await maybeDeferred(self.stores.stopService)
-        if before is not _State.RUNNING:
-            self._wake_waiters()
-            return
-        try:
-            await super().stopService()
-            gone = self._links.drop_all(DropReason.SHUTDOWN.violation)
-            late = self._clock.callLater(STOP_SECONDS, self._links.abort_all)
-            await gone
-            if late.active():
-                late.cancel()
-            self._links.subscriptions.end_all()
-        finally:
-            await maybeDeferred(self.stores.stopService)
-
     def _name_of(self, peer_id: PeerId) -> str:
         """Return how core's short text names a node: by its alias, or by its first characters."""
         return self.config.node_names.get(peer_id.strkey, peer_id.short)
-
-    def _note_failed_start(self, failure: Failure, is_asked: bool) -> None:
-        if not is_asked:
-            self._log.error("cannot start: {error}", error=str(failure.value))
-
-    def _wake_waiters(self) -> None:
-        if self._state in (_State.NEW, _State.STARTING):
-            return
-        result = self._start_result
-        if result is None and self._state is _State.STOPPED:
-            result = Failure(NotStarted("the overlay was stopped; make a new one"))
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(result)
-
-    def _check_running(self) -> None:
-        if self._state is not _State.RUNNING:
-            raise NotStarted("the overlay does not run")
 
     def _endpoint(self, listen: IStreamServerEndpoint | str | None) -> IStreamServerEndpoint | None:
         if listen is None:
@@ -424,13 +444,6 @@ class OverlayManager(MultiService):
             listen += f":backlog={LISTEN_BACKLOG}"
         endpoint: IStreamServerEndpoint = serverFromString(self._clock, listen)
         return endpoint
-
-
-class _State(Enum):
-    NEW = "new"
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPED = "stopped"
 
 
 def _with_versions_of(config: OverlayConfig, local_node: LocalNode) -> LocalNode:

@@ -28,6 +28,8 @@ class PeerInfo:
     :ivar is_preferred: whether it is one of ours to keep.
     :ivar async_reads: how often something was read from its transport; ``async_writes`` likewise.
     :ivar messages_dropped: how many messages for it were given up for want of its credit.
+    :ivar unique_flood_messages_recv: what it flooded to us that we had not heard before;
+        ``duplicate_flood_messages_recv``: what we had. Both also in bytes.
     :ivar flow_control: where credit stands in both directions.
     """
 
@@ -50,7 +52,28 @@ class PeerInfo:
     async_reads: int
     async_writes: int
     messages_dropped: int
+    unique_flood_messages_recv: int
+    unique_flood_bytes_recv: int
+    duplicate_flood_messages_recv: int
+    duplicate_flood_bytes_recv: int
     flow_control: FlowControlStats
+
+
+@dataclass(slots=True)
+class FloodCounts:
+    """What one peer flooded to us: messages and bytes, heard for the first time and again."""
+
+    unique: int = 0
+    unique_bytes: int = 0
+    duplicate: int = 0
+    duplicate_bytes: int = 0
+
+    def add(self, unique: int, unique_bytes: int, duplicate: int, duplicate_bytes: int) -> None:
+        """Count a batch."""
+        self.unique += unique
+        self.unique_bytes += unique_bytes
+        self.duplicate += duplicate
+        self.duplicate_bytes += duplicate_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,11 +91,22 @@ class Peer:
     """An authenticated :class:`Connection`.
 
     :param wall_now: Unix time of its authentication.
+    :param flood_bit: stands for it in what the flood gate remembers.
     :param is_preferred: tells whether a peer is one of ours to keep, at present.
     :ivar address: its IP address, and the port that it says it listens on.
+    :ivar flood: what it flooded to us.
     """
 
-    __slots__ = ("_is_preferred", "_since", "_wall_since", "address", "connection", "peer_id")
+    __slots__ = (
+        "_is_preferred",
+        "_since",
+        "_wall_since",
+        "address",
+        "connection",
+        "flood",
+        "flood_bit",
+        "peer_id",
+    )
 
     def __init__(
         self,
@@ -80,6 +114,7 @@ class Peer:
         *,
         wall_now: float,
         now: float,
+        flood_bit: int = 0,
         is_preferred: Callable[[Connection], bool] = lambda link: False,
     ) -> None:
         peer_id = connection.session.auth.peer_id
@@ -88,6 +123,8 @@ class Peer:
         self.connection = connection
         self.peer_id = peer_id
         self.address = ResolvedPeerAddress(connection.remote.host, self.hello.listening_port)
+        self.flood_bit = flood_bit
+        self.flood = FloodCounts()
         self._since = now
         self._wall_since = wall_now
         self._is_preferred = is_preferred
@@ -108,6 +145,11 @@ class Peer:
     def ping_ms(self) -> int | None:
         """The latest round trip in milliseconds; None before the first."""
         return self.connection.session.clocks.ping_ms
+
+    @property
+    def last_read(self) -> float:
+        """When it was last heard, in seconds of the injected clock."""
+        return self.connection.last_read
 
     @property
     def flow_control(self) -> FlowControlStats:
@@ -137,6 +179,10 @@ class Peer:
             async_reads=link.async_reads,
             async_writes=link.async_writes,
             messages_dropped=sum(map(link.session.outbox.dropped, MessagePriority)),
+            unique_flood_messages_recv=self.flood.unique,
+            unique_flood_bytes_recv=self.flood.unique_bytes,
+            duplicate_flood_messages_recv=self.flood.duplicate,
+            duplicate_flood_bytes_recv=self.flood.duplicate_bytes,
             flow_control=self.flow_control,
         )
 

@@ -9,17 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, eventAsText
-from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.error import ErrorCode
-from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.subscriptions import OverlayMessage, Subscriptions
 from stellar_overlay.wire.message import MessageType
-from tests.builders import WALL_NOW, advert, get_tx_set, make_node
-
-PEER = make_node(9).peer_id
-ADVERT = MessageType.FLOOD_ADVERT
-QUERY = MessageType.GET_TX_SET
+from tests.node.alone import ADVERT, PEER, QUERY, AloneTestCase
 
 NO_TYPES: tuple[object, ...] = (
     "SCP_MESSAGE",
@@ -39,24 +33,6 @@ NO_TYPES: tuple[object, ...] = (
 )
 
 
-class AloneTestCase(SynchronousTestCase):
-    """Subscriptions that get messages from nobody."""
-
-    def setUp(self) -> None:
-        self.metrics = OverlayMetrics()
-        self.subscriptions = Subscriptions(self.metrics)
-        self.seen: list[MessageType] = []
-
-    def note(self, message: OverlayMessage) -> None:
-        """Keep the type of a message."""
-        self.seen.append(message.type)
-
-    def say(self, kind: MessageType = ADVERT) -> Deferred[Any] | None:
-        """Deliver a message."""
-        body = advert().body if kind is ADVERT else get_tx_set().body
-        return self.subscriptions.deliver(PEER, int(kind), body, WALL_NOW)
-
-
 class ForgottenTests(AloneTestCase):
     """A subscription that nobody has any more."""
 
@@ -72,6 +48,66 @@ class ForgottenTests(AloneTestCase):
         (close,) = calls
         close()
         self.assertEqual(subscriptions.by_kind, {})
+
+
+class DuplicateTests(AloneTestCase):
+    """What was heard before is shown again, to those that want it."""
+
+    def observed(self, *, duplicates: bool) -> list[bool]:
+        """Observe adverts; return a list in which it will appear which were the first."""
+        firsts: list[bool] = []
+        self.subscriptions.observe(
+            lambda message: firsts.append(message.is_first), ADVERT, duplicates=duplicates
+        )
+        return firsts
+
+    def test_who_sees_them(self) -> None:
+        """All do, unless they ask not to."""
+        every, once = self.observed(duplicates=True), self.observed(duplicates=False)
+        read = self.subscriptions.subscribe(ADVERT)
+        read_once = self.subscriptions.subscribe(ADVERT, duplicates=False)
+        for is_first in (True, False, False):
+            self.say(is_first=is_first)
+        self.assertEqual((every, once), ([True, False, False], [True]))
+        self.assertEqual(
+            [self.next_of(read).is_first for _ in range(3)],
+            [True, False, False],
+        )
+        self.assertTrue(self.next_of(read_once).is_first)
+        waiting = Deferred.fromCoroutine(read_once.__anext__())
+        self.say(is_first=False)
+        self.assertNoResult(waiting)
+        self.say()
+        self.assertTrue(self.successResultOf(waiting).is_first)
+
+    def test_they_are_held_as_well(self) -> None:
+        """Their credit is the sender's, too; nobody holds one that is shown to nobody."""
+        subscription = self.subscriptions.subscribe(QUERY)
+        self.observed(duplicates=False)
+        self.assertIsNone(self.say(is_first=False))
+        pending = self.say(QUERY, is_first=False)
+        assert pending is not None
+        self.assertNoResult(pending)
+        subscription.cancel()
+        self.successResultOf(pending)
+
+    def test_who_wants_them_can_be_looked_up(self) -> None:
+        """By the number of the type, as those who want what is new."""
+        both = self.subscriptions.observe(self.note, ADVERT, QUERY)
+        once = self.subscriptions.observe(self.note, ADVERT, duplicates=False)
+        kinds = {int(ADVERT): (both, once), int(QUERY): (both,)}
+        self.assertEqual(self.subscriptions.by_kind, kinds)
+        again = {int(ADVERT): (both,), int(QUERY): (both,)}
+        self.assertEqual(self.subscriptions.by_kind_duplicates, again)
+        both.cancel()
+        self.assertEqual(self.subscriptions.by_kind, {int(ADVERT): (once,)})
+        self.assertEqual(self.subscriptions.by_kind_duplicates, {})
+
+    def test_a_message_is_the_first_unless_told(self) -> None:
+        """What is not flooded is no duplicate of anything."""
+        firsts = self.observed(duplicates=False)
+        self.assertIsNone(self.subscriptions.deliver(PEER, int(ADVERT), b"", 0.0))
+        self.assertEqual(firsts, [True])
 
 
 class RefusedTests(AloneTestCase):

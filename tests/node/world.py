@@ -15,6 +15,7 @@ from stellar_overlay.address import PeerAddress
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.error import DropReason, PeerViolation
 from stellar_overlay.gossip.connection_limits import ConnectionLimits
+from stellar_overlay.herder.ignoring import IgnoringHerder
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.interfaces import Herder
 from stellar_overlay.metrics import OverlayMetrics
@@ -100,9 +101,14 @@ class World:
         herder: Herder | None = None,
         database: str | None = None,
         is_started: bool = True,
+        is_observing: bool = False,
         **settings: Any,
     ) -> OverlayManager:
-        """Return a node on its host, started unless told otherwise."""
+        """Return a node on its host, started unless told otherwise.
+
+        :param is_observing: whether it has the brain of a real node; else it ignores all it hears,
+            and is content.
+        """
         if local_node is None:
             local_node = make_node(number)
             local_node.wall_clock = lambda: WALL_NOW + self.clock.seconds()
@@ -114,7 +120,7 @@ class World:
             connect=self.network.client(ip(number)),
             resolve=self.network.resolver(),
             database=database,
-            herder=herder,
+            herder=herder or (None if is_observing else IgnoringHerder()),
             random=MiddlingRandom(number),
         )
         self.nodes.append(node)
