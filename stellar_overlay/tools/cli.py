@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from stellar_overlay.error import ConfigError, ConnectionFailed, OverlayError
 
@@ -22,7 +22,10 @@ The Stellar overlay at your fingertips. For example:
 
   stellar-overlay demo                                a whole network on this machine, in seconds
   stellar-overlay probe core-testnet1.stellar.org     who is there, and would it talk to us?
+  stellar-overlay watch --seconds 60                  consensus and transactions as they happen
+  stellar-overlay submit AAAAAgAAAAC…                 send a signed transaction, without Horizon
   stellar-overlay keys new node.seed                  an identity for a node
+  stellar-overlay config explain node.cfg             what a node makes of its configuration
   twist stellar-overlay --network testnet             run a node
 """
 
@@ -41,6 +44,9 @@ class ExitStatus(IntEnum):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(ExitStatus.USAGE, f"{self.prog}: {message}; try {self.prog} --help\n")
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -73,7 +79,7 @@ def _run(argv: Sequence[str] | None) -> ExitStatus:
         parser.print_help()
         return ExitStatus.DONE
     try:
-        command = import_module(f"stellar_overlay.tools.{arguments.command}")
+        command = import_module(f"stellar_overlay.tools.{arguments.module or arguments.command}")
         status: ExitStatus = command.run(arguments)
     except OverlayError as error:
         print(shown(f"{parser.prog} {arguments.command}: {error}"), file=sys.stderr)
@@ -92,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print it and exit")
+    parser.set_defaults(module=None)  # that of the command's own name
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     demo = commands.add_parser("demo", help="run a network on this machine that checks itself")
@@ -124,25 +131,102 @@ def _parser() -> argparse.ArgumentParser:
     )
     _common(probe)
 
+    _add_watch(commands)
+    _add_submit(commands)
+
     keys = commands.add_parser("keys", help="make or show a node's identity")
     keys.add_argument("action", choices=("new", "show"))
     keys.add_argument("file", metavar="FILE", help="a seed file, mode 0600")
     keys.add_argument("--show-seed", action="store_true", help="print the secret seed, too")
     _common(keys)
+
+    config = commands.add_parser("config", help="tell what a node makes of its configuration")
+    config.add_argument("action", choices=("explain",))
+    config.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="as --config of the node; without any, its defaults",
+    )
+    _common(config, network="the files', or testnet")
+    config.set_defaults(module="explain")
     return parser
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _add_watch(commands: _Commands) -> None:
+    watch = commands.add_parser("watch", help="follow slots, statements and transactions")
+    _peers(watch)
+    watch.add_argument("--scp", action="store_true", help="slots and statements, and their items")
+    watch.add_argument("--tx", action="store_true", help="transactions; neither of the two is both")
+    watch.add_argument(
+        "--seconds",
+        type=_whole(1, 366 * 86_400),
+        metavar="S",
+        help="how long, from the first contact on [until Ctrl-C]",
+    )
+    watch.add_argument(
+        "--allow-private",
+        action="store_true",
+        help="also follow names to private addresses, and dial those that peers share",
+    )
+    _common(watch, output="a JSON object per event, the last one a summary, and nothing else")
+
+
+def _add_submit(commands: _Commands) -> None:
+    submit = commands.add_parser("submit", help="push a signed transaction through the overlay")
+    submit.add_argument(
+        "envelope", metavar="ENVELOPE", help="a TransactionEnvelope in base64, or - to read it"
+    )
+    _peers(submit)
+    submit.add_argument(
+        "--peers",
+        type=_whole(1, 100),
+        metavar="N",
+        help="how many to connect to [3, or all that --peer names]",
+    )
+    submit.add_argument(
+        "--seconds",
+        type=_whole(1, 3600),
+        default=10,
+        metavar="S",
+        help="how long peers may take to ask for it [10]",
+    )
+    submit.add_argument(
+        "--force", action="store_true", help="send it even if it looks as if nobody would take it"
+    )
+    _common(submit)
+
+
+def _peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="whom to connect to, may be repeated [who is well known in the network]",
+    )
+
+
+def _common(
+    parser: argparse.ArgumentParser,
+    network: str | None = None,
+    output: str = "one JSON object and nothing else",
+) -> None:
+    """Add the options that all commands take.
+
+    :param network: in words, when ``--network`` has a default that is found out later.
+    :param output: what ``--json`` prints.
+    """
     parser.add_argument(
         "--network",
-        default="testnet",
+        default=None if network else "testnet",
         metavar="NAME",
-        help="testnet, pubnet or a passphrase [testnet]",
+        help=f"testnet, pubnet or a passphrase [{network or 'testnet'}]",
     )
     parser.add_argument(
         "--overlay-version", metavar="MIN..MAX", help="announced and accepted [38..42]"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
+    parser.add_argument("--json", action="store_true", help=output)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -16,7 +16,7 @@ from stellar_overlay import __version__
 from stellar_overlay.tools.cli import shown
 from tests.processes import CLI, Listener, Result, Running, call, environment, run, says, scratch
 
-COMMANDS = ("demo", "probe", "keys")
+COMMANDS = ("demo", "probe", "watch", "submit", "keys", "config")
 HEAVY = ("stellar_sdk", "nacl", "cryptography", "twisted", "zope", "tomllib", "asyncio", "ssl")
 """What takes its time to import; Twisted's reactor and the SDK above all."""
 
@@ -95,6 +95,25 @@ WRONG = (
     (("probe", "host", "--network="), "--network"),
     (("probe", "host", "--overlay-version", "40"), "--overlay-version"),
     (("probe", "host", "--overlay-version", "1..4294967296"), "--overlay-version"),
+    (("watch", "extra"), "extra"),
+    (("watch", "--peer"), "--peer"),
+    (("watch", "--peer", "a b"), "'a b'"),
+    (("watch", "--peer", "host:0"), "port 0"),
+    (("watch", "--seconds", "0"), "--seconds"),
+    (("watch", "--seconds", "1e9"), "--seconds"),
+    (("watch", "--scp=yes"), "--scp"),
+    (("watch", "--network", "private"), "--peer"),
+    (("watch", "--overlay-version", "x"), "--overlay-version"),
+    (("submit",), "ENVELOPE"),
+    (("submit", "x", "y"), "y"),
+    (("submit", ""), "ENVELOPE"),
+    (("submit", "not base64!"), "ENVELOPE"),
+    (("submit", "\x1b[31m"), "ENVELOPE"),
+    (("submit", "AAAAAgAAAAA="), "no TransactionEnvelope"),
+    (("submit", "AAAA", "--peers", "0"), "--peers"),
+    (("submit", "AAAA", "--seconds", "3601"), "--seconds"),
+    (("submit", "AAAA", "--peer", ""), "--peer"),
+    (("submit", "AAAA", "--network", "private"), "--peer"),
     (("keys",), "action"),
     (("keys", "lose", "file"), "'lose'"),
     (("keys", "show"), "FILE"),

@@ -7,19 +7,11 @@ import re
 import signal
 import sys
 import time
-from argparse import Namespace
-from collections import Counter
 from collections.abc import Sequence
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay import __version__
-from stellar_overlay.error import DropReason, ErrorCode
-from stellar_overlay.identity import LocalNode
-from stellar_overlay.testing.scripted_peer import ScriptedPeer
-from stellar_overlay.tools.demo import Network
-from stellar_overlay.wire.auth import AuthState
 from tests.processes import CLI, Result, Running, is_open, run, scratch
 
 SMALL = ("demo", "--nodes", "3", "--seconds", "2")
@@ -28,9 +20,29 @@ LINKS = 3
 MESSAGES = 600
 """In each direction of each link."""
 
+VERDICTS = {
+    "discovery": r"3 nodes found each other through one seed in \d+\.\d s: 3 links, 1 of them"
+    r" between nodes that nobody had told of each other; whole without the seed",
+    "flood": r"12 signed SCP statements of 2 synthetic validators reached each of the 2 other"
+    r" nodes: 24 of 24; 2 of 2 ledgers followed by all; \d+ duplicates from other peers",
+    "pull": r"20 signed transactions reached each of the 2 other nodes: 40 of 40, byte for byte,"
+    r" 0 unsolicited; \d+ adverts, \d+ demands, \d+ fulfilled; median \d+\.\d ms from the first"
+    r" advert",
+    "fetch": r"2 transaction sets, made by one node each, fetched by the others: 4 of 4, by 3"
+    r" nodes; 6 of 6 kept; median \d+\.\d ms from the first statement, longest \d+\.\d ms; 3 know"
+    r" the validators' quorum set",
+    "auth": "6 of 6 link ends authenticated; a forged MAC was refused with ERR_AUTH",
+    "flow-control": "3600 of 3600 direct SCP messages arrived, at least 600 per link and direction"
+    " with first grants of 200; 0 overruns",
+}
+"""When all is well."""
+STATEMENTS = 12
+"""Of two validators about two ledgers, three each."""
+CHECKS = ["discovery", "flood", "pull", "fetch", "auth", "flow-control"]
+
 PATCHED = """
 import sys
-from stellar_overlay.tools import cli, demo
+from stellar_overlay.tools import cli, demo, demo_checks, demo_network, demo_traffic
 {patch}
 cli.main({arguments!r})
 """
@@ -67,29 +79,25 @@ class GoodDemoTests(DemoTests):
         self.assertLess(time.monotonic() - before, 25)
         first, *_ = lines = result.stdout.splitlines()
         self.assertIn(f"stellar-overlay {__version__} demo: 3 nodes on 127.0.0.1", first)
-        self.assertIn("synthetic", first)
+        self.assertIn("the consensus is synthetic, and there is no ledger", first)
         self.assertEqual(lines[1], " one seed node; 2 nodes know its address and nothing else")
-        self.assertEqual([line[:8] for line in lines[2:-3]], [f" t={i:>3} s" for i in range(3)])
-        self.assertTrue(all(line.isprintable() for line in lines))
-        ends, total = 2 * LINKS, 2 * LINKS * MESSAGES
-        verdicts = self.verdicts(result)
-        self.assertRegex(
-            verdicts.pop("discovery"),
-            r"^PASS 3 nodes found each other through one seed in \d+\.\d s: 3 links, 1 of them"
-            r" between nodes that nobody had told of each other; whole without the seed$",
-        )
         self.assertEqual(
-            verdicts,
-            {
-                "auth": f"PASS {ends} of {ends} link ends authenticated; a forged MAC was refused"
-                " with ERR_AUTH",
-                "flow-control": f"PASS {total} of {total} SCP messages arrived, at least {MESSAGES}"
-                " per link and direction with first grants of 200; 0 overruns",
-            },
+            lines[2],
+            " 2 of them vote as synthetic validators; 10 transactions a second, of accounts that"
+            " nobody has funded",
         )
-        names = ["discovery", "auth", "flow-control"]
-        self.assertEqual([line.split()[:2] for line in lines[-3:]],
-                         [["PASS", name] for name in names])  # fmt: skip
+        self.assertEqual([line[:8] for line in lines[3:-6]], [f" t={i:>3} s" for i in range(3)])
+        self.assertEqual(
+            lines[-7],
+            " t=  2 s  links 3  ledger 2  statements 12  transactions 20  tx sets 2"
+            "  delivered 68 of 68",
+        )
+        self.assertTrue(all(line.isprintable() for line in lines))
+        self.assertEqual([line.split()[:2] for line in lines[-6:]],
+                         [["PASS", name] for name in CHECKS])  # fmt: skip
+        verdicts = self.verdicts(result)
+        for name, pattern in VERDICTS.items():
+            self.assertRegex(verdicts[name], f"^PASS {pattern}$")
 
     def test_json(self) -> None:
         """With --json: one final object with the figures, and nothing else."""
@@ -99,39 +107,23 @@ class GoodDemoTests(DemoTests):
         report = json.loads(result.stdout)
         seconds = report.pop("seconds")
         self.assertTrue(2 <= seconds <= 20, seconds)
-        found = report["checks"].pop("discovery")
-        self.assertLess(found.pop("seconds"), 15)
+        self.assertEqual((list(report), report["ok"]), (["ok", "checks"], True))
+        found = report["checks"]
+        self.assertEqual(list(found), CHECKS)
+        self.assertEqual([check["ok"] for check in found.values()], [True] * len(CHECKS))
+        self.assertLess(found["discovery"].pop("seconds"), 15)
         total = 2 * LINKS * MESSAGES
         self.assertEqual(
-            found, {"ok": True, "nodes": 3, "links": LINKS, "links_between_strangers": 1}
+            [found[name] for name in ("discovery", "auth", "flow-control")],
+            [
+                {"ok": True, "nodes": 3, "links": LINKS, "links_between_strangers": 1},
+                {"ok": True, "nodes": 3, "links": LINKS, "ends": 2 * LINKS, "forger_refused": True},
+                {"ok": True, "sent": total, "received": total, "least": MESSAGES, "overruns": 0},
+            ],
         )
-        self.assertEqual(
-            report,
-            {
-                "ok": True,
-                "checks": {
-                    "auth": {
-                        "ok": True, "nodes": 3, "links": LINKS, "ends": 2 * LINKS,
-                        "forger_refused": True,
-                    },
-                    "flow-control": {
-                        "ok": True, "sent": total, "received": total, "least": MESSAGES,
-                        "overruns": 0,
-                    },
-                },
-            },
-        )  # fmt: skip
-
-    def test_same_keys(self) -> None:
-        """The same seed makes the same nodes, another seed others."""
-
-        def keys(seed: int) -> list[str]:
-            arguments = Namespace(nodes=7, seconds=1, seed=seed)
-            network = Network(arguments, LocalNode.testnet(), Clock(), print)
-            return [network._make_node(i, []).local_node.peer_id.short for i in range(7)]
-
-        self.assertEqual(keys(1), keys(1))
-        self.assertNotEqual(keys(1), keys(2))
+        self.assertEqual(found["flood"]["statements"], STATEMENTS)
+        self.assertEqual(found["pull"]["transactions"], 20)
+        self.assertEqual(found["fetch"]["tx_sets"], 2)
 
 
 class KeepTests(DemoTests):
@@ -145,7 +137,7 @@ class KeepTests(DemoTests):
         demo.send(signal.SIGINT)
         result = demo.wait(5)
         self.assertEqual((result.status, result.stderr), (0, ""))
-        self.assertEqual(len(self.verdicts(result)), 3)
+        self.assertEqual(list(self.verdicts(result)), CHECKS)
         self.assertFalse(any(map(is_open, ports)))
 
     def test_keep_json(self) -> None:
@@ -166,7 +158,7 @@ class BadDemoTests(DemoTests):
         """Assert that one check failed, and in which words; the other passed."""
         self.assertEqual(result.status, 1, result.said)
         verdicts = self.verdicts(result)
-        self.assertEqual(set(verdicts), {"discovery", "auth", "flow-control"})
+        self.assertEqual(list(verdicts), CHECKS)
         failed = verdicts.pop(check)
         self.assertTrue(failed.startswith("FAIL "), failed)
         for word in words:
@@ -177,7 +169,9 @@ class BadDemoTests(DemoTests):
     def test_forgery_not_noticed(self) -> None:
         """Were a wrong MAC taken for a right one, the demo would say so, and end."""
         patch = (
-            "demo.DEADLINE_SECONDS = 1\ndemo.ScriptedPeer.send_forged = demo.ScriptedPeer.send\n"
+            "demo_network.DEADLINE_SECONDS = demo_checks.DEADLINE_SECONDS = 1\n"
+            "Peer = demo_network.ScriptedPeer\n"
+            "Peer.send_forged = Peer.send\n"
         )
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
         self.assert_fails("auth", ["not refused with ERR_AUTH", "still open after 1 s"], result)
@@ -186,7 +180,7 @@ class BadDemoTests(DemoTests):
         """Where nobody shares an address, nobody finds anybody but the seed, and it is said."""
         patch = (
             "from stellar_overlay.gossip.peer_exchange import PeerExchange\n"
-            "demo.DISCOVERY_SECONDS = 6\n"
+            "demo_network.DISCOVERY_SECONDS = 6\n"
             "PeerExchange.to_send = lambda exchange, address: []\n"
         )
         result = self.patched(patch, "demo", "--nodes", "4", "--seconds", "1")
@@ -198,27 +192,33 @@ class BadDemoTests(DemoTests):
         patch = (
             "from stellar_overlay.node.dialer import Dialer\n"
             "from stellar_overlay.error import ConnectionFailed\n"
-            "demo.DISCOVERY_SECONDS = 4\n"
+            "demo_network.DISCOVERY_SECONDS = 4\n"
             "async def dial(dialer, address):\n"
             "    raise ConnectionFailed('no cable')\n"
             "Dialer.dial = dial\n"
+            "demo_traffic.DEADLINE_SECONDS = demo_checks.DEADLINE_SECONDS = 1\n"
         )
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
         self.assertEqual(result.status, 1)
         verdicts = self.verdicts(result)
         self.assertIn("FAIL after", verdicts["discovery"])
         self.assertIn("FAIL 0 of 0 link ends authenticated", verdicts["auth"])
-        self.assertIn("FAIL 0 of 0 SCP messages arrived", verdicts["flow-control"])
+        self.assertIn("FAIL 0 of 0 direct SCP messages arrived", verdicts["flow-control"])
+        self.assertIn("reached the other node: 0 of ", verdicts["flood"])
+        self.assertIn("reached the other node: 0 of 10,", verdicts["pull"])
+        self.assertIn("fetched by the others: 0 of 1,", verdicts["fetch"])
 
     def test_messages_lost(self) -> None:
         """Were messages lost, it is said how many, and that none may be; and it ends in time."""
         patch = (
             "count = [0]\n"
-            "honest = demo.OverlayManager.send_to\n"
+            "Overlay = demo_network.OverlayManager\n"
+            "honest = Overlay.send_to\n"
             "def send_to(node, peer, message):\n"
             "    count[0] += 1\n"
             "    return count[0] % 10 == 0 or honest(node, peer, message)\n"
-            "demo.OverlayManager.send_to = send_to\n"
+            "Overlay.send_to = send_to\n"
+            "demo_traffic.DEADLINE_SECONDS = 1\n"
         )
         before = time.monotonic()
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1", "--json")
@@ -230,63 +230,6 @@ class BadDemoTests(DemoTests):
         self.assertEqual(report["checks"]["flow-control"], figures)
 
 
-class CheckTests(SynchronousTestCase):
-    """What the checks make of what was seen; nothing is started."""
-
-    def setUp(self) -> None:
-        arguments = Namespace(nodes=2, seconds=1, seed=7)
-        self.network = Network(arguments, LocalNode.testnet(), Clock(), print)
-        self.network.nodes = [self.network._make_node(number, []) for number in range(2)]
-        one, other = (node.local_node.peer_id for node in self.network.nodes)
-        self.ways = (one, other), (other, one)
-
-    def test_forger(self) -> None:
-        """Only ERR_AUTH with core's text will do; anything else is said as it was."""
-        for shook_hands, error, is_closed, ending in (
-            (False, None, True, "it could not even shake hands"),
-            (True, (0, b"shutdown"), True, "it was told 'shutdown', code 0"),
-            (True, (3, b"\x1b[2J\xff"), True, "it was told '\\\\x1b[2J\ufffd', code 3"),
-            (True, (2, b"unexpected MAC"), True, "it was told 'unexpected MAC', code 2"),
-            (True, None, True, "the link was closed without a word"),
-            (True, None, False, "the link was still open after 10 s"),
-        ):
-            with self.subTest(ending=ending):
-                forger = ScriptedPeer(LocalNode.testnet())
-                forger.auth.state = AuthState.GOT_AUTH if shook_hands else AuthState.CONNECTED
-                forger.error, forger.is_closed = error, is_closed
-                check = self.network.check_auth(forger)
-                self.assertFalse(check.ok)
-                self.assertFalse(check.figures["forger_refused"])
-                self.assertTrue(
-                    check.text.endswith(f"not refused with ERR_AUTH: {ending}"), check.text
-                )
-        forger = ScriptedPeer(LocalNode.testnet())
-        forger.error = ErrorCode.ERR_AUTH, b"unexpected MAC"
-        self.assertTrue(self.network.check_auth(forger).figures["forger_refused"])
-
-    def test_flow_control(self) -> None:
-        """All that was sent must arrive, past the first grant each way, and not beyond credit."""
-        for sent, received, overruns, is_ok in (
-            ((600, 600), (600, 600), 0, True),
-            ((201, 201), (201, 201), 0, True),
-            ((600, 600), (600, 599), 0, False),
-            ((600, 600), (599, 601), 0, False),
-            ((200, 200), (200, 200), 0, False),
-            ((600, 200), (600, 200), 0, False),
-            ((600, 600), (600, 600), 1, False),
-            ((0, 0), (0, 0), 0, False),
-        ):
-            with self.subTest(sent=sent, received=received, overruns=overruns):
-                self.network.sent = Counter(dict(zip(self.ways, sent, strict=True)))
-                self.network.received = Counter(dict(zip(self.ways, received, strict=True)))
-                self.network.nodes[0].metrics.drops[DropReason.AT_CAPACITY].set(overruns)
-                check = self.network.check_flow_control()
-                self.assertEqual(check.ok, is_ok)
-                self.assertIn(f"{sum(received)} of {sum(sent)} SCP messages", check.text)
-                expected = "expected: all of them, more than 200 each"
-                self.assertEqual(expected in check.text, not is_ok)
-
-
 class CannotRunTests(DemoTests):
     def test_cannot_listen(self) -> None:
         """Where no port can be opened: one line, and the status of a missing network."""
@@ -295,7 +238,7 @@ class CannotRunTests(DemoTests):
             "from twisted.internet.error import CannotListenError\n"
             "async def start(node):\n"
             "    raise CannotListenError('127.0.0.1', 0, OSError(24, 'Too many open files'))\n"
-            "demo.OverlayManager.start = start\n"
+            "demo_network.OverlayManager.start = start\n"
         )
         script.write_text(PATCHED.format(patch=patch, arguments=["demo", "--json"]))
         result = run(self, sys.executable, script)
