@@ -158,7 +158,11 @@ class RandomDropTests(ScenarioTestCase):
         self.network.add_peer("dead", is_listening=False)
         stranger = self.network.add_peer("stranger", kind=GoodPeer)
         node = self.network.add_node(
-            "node", preferred_peers=["dead"], known_peers=["stranger"], target_outbound_peers=1
+            "node",
+            preferred_peers=["dead"],
+            known_peers=["stranger"],
+            target_outbound_peers=1,
+            herder=IgnoringHerder(),
         )
         self.network.advance(200)
         self.assertEqual(len(stranger.answered), 1)
