@@ -4,71 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-
-from benchmarks.report import Figure, at_most, per_item, ratio
+from benchmarks.bare import bare_hmac
+from benchmarks.bodies import bodies
+from benchmarks.report import Figure, at_most, ratio
+from benchmarks.rounds import Options
 from stellar_overlay.identity import LocalNode
 from stellar_overlay.session.handshake import OpenGate
 from stellar_overlay.session.session import Session
-from stellar_overlay.wire.auth import AuthContext, SessionIdentity, is_valid_certificate
+from stellar_overlay.wire.auth import AuthContext
 from stellar_overlay.wire.channel import OpeningKey, SealingKey
 from stellar_overlay.wire.codec import MAX_MESSAGE_SIZE, FrameBuffer
-from stellar_overlay.wire.scp import externalize
 
 COUNT = 20_000
 CHUNK = 64 * 1024
-BODY_SIZE = 400
 GRANT = 100
 
 
-def bodies(count: int = COUNT) -> list[bytes]:
-    """Return distinct SCP messages of 400 bytes, all canonical."""
-    node = LocalNode.testnet(bytes(32))
-    template = externalize(node, 1, bytes(BODY_SIZE - 200)).body
-    padding = BODY_SIZE - len(template)
-    value = bytes(BODY_SIZE - 200 + padding)
-    template = externalize(node, 1, value).body
-    assert len(template) == BODY_SIZE
-    slot_at = 40
-    return [
-        template[:slot_at] + slot.to_bytes(8, "big") + template[slot_at + 8 :]
-        for slot in range(count)
-    ]
-
-
-def bare_hmac(messages: list[bytes]) -> Callable[[], None]:
-    """Return the least that authenticating messages takes: copy, update, finalize."""
-    key = HMAC(bytes(32), SHA256())
-    signed = [bytes(8) + body for body in messages]
-
-    def run() -> None:
-        for data in signed:
-            mac = key.copy()
-            mac.update(data)
-            mac.finalize()
-
-    return run
-
-
-def bare_handshake() -> float:
-    """Return the CPU seconds that a handshake cannot do without: a signature and an exchange."""
-    node = LocalNode.testnet(bytes(32))
-    identity = SessionIdentity(node)
-    cert = identity.certificate()
-    now = node.wall_clock()
-
-    def run() -> None:
-        for _ in range(100):
-            assert is_valid_certificate(cert, node.peer_id, node.network_id, now)
-            identity.shared_key(cert.public_key, True)
-
-    return min(per_item(run, 100) for _ in range(20))
-
-
-def measure() -> Iterator[Figure]:
+def measure(options: Options) -> Iterator[Figure]:
     """Yield the ratios."""
-    messages = bodies()
+    messages = bodies("prepare", 0, COUNT)
     bare = bare_hmac(messages)
     key = SealingKey(bytes(32))
     parts: list[bytes] = []
@@ -92,11 +46,11 @@ def measure() -> Iterator[Figure]:
             sealing.seal_into(out, messages[at : at + 50])
             b"".join(out)
 
-    yield at_most("receive+verify", ratio(receive, bare, COUNT), "x bare HMAC", 2.0)
-    yield at_most("send+seal", ratio(send, bare, COUNT), "x bare HMAC", 2.0)
+    yield at_most("channel, receive+verify", ratio(receive, bare, COUNT), "x bare HMAC", 2.0)
+    yield at_most("channel, send+seal", ratio(send, bare, COUNT), "x bare HMAC", 2.0)
     both = ratio(_session_run(messages), bare, COUNT)
     sealing = ratio(_sealing_run(messages), bare, COUNT)
-    yield Figure("receiving session, all of it", both - sealing, "x bare HMAC")
+    yield Figure("channel, a receiving session", both - sealing, "x bare HMAC")
 
 
 def _session_run(messages: list[bytes]) -> Callable[[], None]:

@@ -58,5 +58,7 @@ def show(figures: Sequence[Figure]) -> None:
 
 
 def as_json(figures: Sequence[Figure]) -> str:
-    """Return one JSON object."""
-    return json.dumps({figure.name: asdict(figure) for figure in figures}, indent=1)
+    """Return one JSON object, by name."""
+    by_name = {figure.name: asdict(figure) for figure in figures}
+    assert len(by_name) == len(figures), "two figures of one name"
+    return json.dumps(by_name, indent=1)
