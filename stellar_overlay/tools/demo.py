@@ -72,15 +72,16 @@ async def _play(
     def report(second: int) -> str:
         done, wanted = journal.progress
         return (
-            f" t={second:>3} s  links {len(network.links)}  ledger {min(network.ledgers)}"
+            f" t={second:>3} s  links {len(network.links)}  ledger {traffic.followed}"
             f"  statements {journal.statements.broadcast}"
             f"  transactions {journal.transactions.broadcast}  tx sets {journal.tx_sets_made}"
             f"  delivered {done} of {wanted}"
         )
 
     say(
-        f" {len(traffic.validators)} of them vote as synthetic validators; {STEPS_PER_SECOND}"
-        " transactions a second, of accounts that nobody has funded"
+        f" {len(traffic.validators)} of them vote as synthetic validators, a ledger each"
+        f" {traffic.ledger_seconds} s; {STEPS_PER_SECOND} transactions a second, of accounts that"
+        " nobody has funded"
     )
     await traffic.run(start + 2 * arguments.seconds)
     flood = checks.check_flood(network, traffic, journal)

@@ -32,8 +32,9 @@ MAX_LINKS_WITH_DIRECT = 60
 """That is enough of them, and of work, in a large network."""
 MAX_VALIDATORS = 5
 FIRST_LEDGER = 1
-QUESTIONS_PER_MINUTE = 20
-"""A node asks none of its peers for more transaction sets than 25."""
+SETS_PER_SIGNER = 5
+"""In any minute a node asks each peer for no more transaction sets that one signer alone has named,
+as all are when they are asked for first (gossip/tracker.py, QuestionPace)."""
 SPARE_SECONDS = 3600
 """For how long a transaction is good beyond all traffic."""
 
@@ -71,6 +72,7 @@ class Traffic:
 
     :param report: called each second, with its number.
     :ivar ledger: the last one that was proposed.
+    :ivar ledger_seconds: how often one is.
     """
 
     def __init__(
@@ -91,12 +93,13 @@ class Traffic:
         self._wall_clock = first.wall_clock
         max_time = int(first.wall_clock()) + self._seconds + SPARE_SECONDS
         self._payments = Payments(first.network_passphrase, max_time, arguments.seed)
-        self._steps_per_ledger = STEPS_PER_SECOND * seconds_per_ledger(network.size, self._seconds)
         self._direct_links = network.links[:MAX_LINKS_WITH_DIRECT]
         self.ledger = FIRST_LEDGER - 1
         for node in network.nodes:
             journal.watch(node)
         self.validators = self._make_validators(network.nodes)
+        self.ledger_seconds = seconds_per_ledger(len(self.validators), self._seconds)
+        self._followed = [0] * network.size
 
     def _make_validators(self, nodes: Sequence[OverlayManager]) -> list[Validator]:
         """Have half of the nodes sign as validators, but not more than five."""
@@ -113,24 +116,34 @@ class Traffic:
         deadline = max(deadline, start + self._seconds + DEADLINE_SECONDS)
         for step in range(steps):
             wait = start + step / STEPS_PER_SECOND - clock.seconds()
-            await deferLater(clock, max(0.0, wait))
+            await self._pass(wait)
             if clock.seconds() > deadline:
                 break
             self._submit()
             self._send_directly(MESSAGES_PER_LINK * (step + 1) // steps)
-            if step % self._steps_per_ledger == STEPS_PER_SECOND // 2:
+            if step % (STEPS_PER_SECOND * self.ledger_seconds) == STEPS_PER_SECOND // 2:
                 self._close_ledger()
             if step % STEPS_PER_SECOND == 0:
                 self._report(step // STEPS_PER_SECOND)
         while not self._is_done and clock.seconds() < deadline:
-            await deferLater(clock, 1 / STEPS_PER_SECOND)
+            await self._pass(1 / STEPS_PER_SECOND)
         self._report(self._seconds)
+
+    async def _pass(self, seconds: float) -> None:
+        """Let time pass, and see how far the nodes are by then."""
+        await deferLater(self._reactor, max(0.0, seconds))
+        self._followed = list(map(max, self._followed, self._network.ledgers))
 
     @property
     def _is_done(self) -> bool:
         """Whether all ledgers are closed, everywhere, and all else has arrived."""
         is_closed = self._journal.statements.broadcast >= self.statements_wanted
-        return is_closed and self._journal.is_settled and min(self._network.ledgers) == self.ledger
+        return is_closed and self._journal.is_settled and self.followed == self.ledger
+
+    @property
+    def followed(self) -> int:
+        """The last ledger that all nodes have reached; they may have lost consensus since."""
+        return min(self._followed)
 
     @property
     def statements_wanted(self) -> int:
@@ -164,10 +177,11 @@ class Traffic:
                         self._journal.send(a, b, made[a, number])
 
 
-def seconds_per_ledger(nodes: int, seconds: int) -> int:
+def seconds_per_ledger(validators: int, seconds: int) -> int:
     """Return how often a ledger closes: each second, unless peers had to be asked too often.
 
-    In a long run of a small network, whose nodes have few peers to ask.
+    That is so in a small network, or in a long run.
+
+    :param seconds: for how long there is traffic.
     """
-    questions = QUESTIONS_PER_MINUTE * min(nodes - 1, 4)
-    return 1 if min(seconds, 60) <= questions else 3
+    return -(-min(seconds, 60) // (SETS_PER_SIGNER * validators))

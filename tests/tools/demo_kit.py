@@ -68,7 +68,7 @@ class Play:
     def run(self) -> dict[str, Check]:
         """Send everything, and return what the checks make of it, by name."""
         world, network, journal = self.network.world, self.network, self.journal
-        world.result_of(self.traffic.run(0.0), timeout=60)
+        world.result_of(self.traffic.run(0.0), timeout=100)
         fetch = demo_checks.check_fetch(network, self.traffic, journal)
         return {
             "flood": demo_checks.check_flood(network, self.traffic, journal),

@@ -83,8 +83,8 @@ class GoodDemoTests(DemoTests):
         self.assertEqual(lines[1], " one seed node; 2 nodes know its address and nothing else")
         self.assertEqual(
             lines[2],
-            " 2 of them vote as synthetic validators; 10 transactions a second, of accounts that"
-            " nobody has funded",
+            " 2 of them vote as synthetic validators, a ledger each 1 s; 10 transactions a second,"
+            " of accounts that nobody has funded",
         )
         self.assertEqual([line[:8] for line in lines[3:-6]], [f" t={i:>3} s" for i in range(3)])
         self.assertEqual(

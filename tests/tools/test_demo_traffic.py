@@ -97,12 +97,28 @@ class TrafficTests(SynchronousTestCase):
         self.assertNotEqual(traffic(1), traffic(2))
 
     def test_pace(self) -> None:
-        """No peer is to be asked for more than some 20 transaction sets in a minute."""
-        for nodes, seconds, period in (
-            (2, 20, 1), (2, 21, 3), (3, 20, 1), (3, 60, 3), (4, 60, 1), (12, 20, 1), (12, 9999, 1),
+        """No peer is to be asked for more than five sets of one signer in a minute."""
+        for validators, seconds, period in (
+            (5, 1, 1), (5, 20, 1), (5, 25, 1), (5, 26, 2), (5, 60, 3), (5, 86_400, 3),
+            (2, 20, 2), (2, 60, 6), (1, 5, 1), (1, 20, 4), (1, 9999, 12),
         ):  # fmt: skip
-            with self.subTest(nodes=nodes, seconds=seconds):
-                self.assertEqual(seconds_per_ledger(nodes, seconds), period)
+            with self.subTest(validators=validators, seconds=seconds):
+                self.assertEqual(seconds_per_ledger(validators, seconds), period)
+
+    def test_long_runs(self) -> None:
+        """At that pace, everything is fetched in time for minutes, whatever the size."""
+        for nodes, seconds in ((2, 70), (3, 70), (5, 20), (8, 70)):
+            with self.subTest(nodes=nodes):
+                play = Play(self, nodes=nodes, seconds=seconds)
+                self.assertEqual([one.text for one in play.run().values() if not one.ok], [])
+
+    def test_consensus_lost(self) -> None:
+        """What was followed counts, even if consensus is lost while the rest is awaited."""
+        play = Play(self, seconds=1)
+        play.nodes[1]._flooding.relay.demands.demand = lambda now: None  # type: ignore[method-assign]
+        deadline = play.network.world.clock.seconds() + 60
+        play.network.world.result_of(play.traffic.run(deadline), timeout=70)
+        self.assertEqual((min(play.network.ledgers), play.traffic.followed), (0, 1))
 
     def test_many_links(self) -> None:
         """Where there are very many links, only some carry direct statements."""
