@@ -193,6 +193,7 @@ class ItemFetcher:
             else self._metrics.fetch_quorum_set
         )
         timer.record(tracker.get_duration())
+        self._anycast.note_found(item_hash)
         self._end(tracker)
         self._delivering.append(tracker)
         try:

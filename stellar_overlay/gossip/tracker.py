@@ -75,7 +75,7 @@ class QuestionPace:
 
     What a single signer names may exist or not. So each signer has a fifth of the questions for
     that, and all signers together three fifths: who invents hashes keeps us from asking for its
-    own, and never for what several name.
+    own, and never for what several name. What was found counts against nobody.
 
     :param per_minute: at least 1.
     """
@@ -105,7 +105,9 @@ class QuestionPace:
             and sum(question.signer == signer for question in of_single_signers) < self._per_signer
         )
 
-    def allow(self, peer_id: PeerId, now: float, signer: bytes | None = None) -> bool:
+    def allow(
+        self, peer_id: PeerId, now: float, signer: bytes | None = None, item_hash: bytes = b""
+    ) -> bool:
         """Tell whether the peer may be asked now, and if so take it for done.
 
         :param signer: who names the item, if that is one node alone; None for many, and for what
@@ -116,14 +118,23 @@ class QuestionPace:
         asked = self._asked.get(peer_id)
         if asked is None:
             asked = deque()
-        asked.append(_Question(now, signer))
+        asked.append(_Question(now, signer, item_hash))
         self._asked.put(peer_id, asked)
         return True
+
+    def forgive(self, item_hash: bytes) -> None:
+        """Note that an item was found: who named it named it not in vain."""
+        for peer_id in self._asked:
+            asked = self._asked.get(peer_id)
+            for index, question in enumerate(asked or ()):
+                if asked and question.item_hash == item_hash and question.signer is not None:
+                    asked[index] = question._replace(signer=None)
 
 
 class _Question(NamedTuple):
     at: float
     signer: bytes | None
+    item_hash: bytes
 
 
 class Anycast:
@@ -148,6 +159,10 @@ class Anycast:
         self._random = random
         self._pace = pace
 
+    def note_found(self, item_hash: bytes) -> None:
+        """Hold it against nobody that an item was asked for."""
+        self._pace.forgive(item_hash)
+
     @property
     def has_peers(self) -> bool:
         """Whether there is anybody, asked before or not."""
@@ -158,6 +173,7 @@ class Anycast:
         asked: Mapping[PeerId, bool],
         envelopes: Iterable[bytes],
         signer: bytes | None = None,
+        item_hash: bytes = b"",
     ) -> Iterator[tuple[Link, bool]]:
         """Yield whom to ask, and whether the peer should know; who is yielded counts as asked.
 
@@ -181,10 +197,10 @@ class Anycast:
             if peer_id not in knowing and peer_id not in asked
         ]
         for link in self._best_first(
-            [free[peer_id] for peer_id in free if peer_id in knowing], signer
+            [free[peer_id] for peer_id in free if peer_id in knowing], signer, item_hash
         ):
             yield link, True
-        for link in self._best_first(others, signer):
+        for link in self._best_first(others, signer, item_hash):
             yield link, False
 
     def _that_know(
@@ -200,13 +216,15 @@ class Anycast:
                     found.add(peer_id)
         return found
 
-    def _best_first(self, links: list[Link], signer: bytes | None) -> Iterator[Link]:
+    def _best_first(
+        self, links: list[Link], signer: bytes | None, item_hash: bytes
+    ) -> Iterator[Link]:
         """Yield them by their round trips, and those that are as good as each other at random."""
         random = self._random.random
         for _, _, link in sorted(
             ((_bucket(link), random(), link) for link in links), key=lambda entry: entry[:2]
         ):
-            if self._pace.allow(link.peer_id, self._clock.seconds(), signer):
+            if self._pace.allow(link.peer_id, self._clock.seconds(), signer, item_hash):
                 yield link
 
 
@@ -356,7 +374,7 @@ class Tracker:
                 waiter.envelope for waiter in reversed(self._waiters) if waiter.envelope is not None
             )
             for link, is_knowing in self._anycast.candidates(
-                self._asked, newest_first, self._only_signer()
+                self._asked, newest_first, self._only_signer(), self.item_hash
             ):
                 if self._ask(link, is_knowing) or self._is_cancelled:
                     return

@@ -102,7 +102,11 @@ class EnvelopeJudge:
             verdict = EnvelopeStatus.DISCARDED
         elif not is_good:
             self._bad.put(_digest(envelope.body), None)
-        elif envelope.slot not in self.window or self._store.latest(envelope) is not latest:
+        elif (
+            envelope.slot not in self.window
+            or self._store.latest(envelope) is not latest
+            or (latest is None and not self._matters(envelope.node, envelope.slot))
+        ):
             # Something has happened meanwhile.
             verdict = self._judge_unverified(envelope, self._store.latest(envelope))
         if verdict is not None:

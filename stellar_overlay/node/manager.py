@@ -354,7 +354,10 @@ class OverlayManager(Lifecycle):
         """Ask every peer for the SCP messages from that slot on; 0 is all they know.
 
         :returns: how many peers were asked.
+        :raises ValueError: for what is no ledger sequence.
         """
+        if not isinstance(ledger_seq, int) or not 0 <= ledger_seq < 2**32:
+            raise ValueError(f"a ledger sequence is 0 to 2^32-1, not {ledger_seq!r:.100}")
         question = Message(encode_get_scp_state(ledger_seq))
         return sum([peer.send(question) for peer in self._links.peers.values()])
 

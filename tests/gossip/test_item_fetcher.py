@@ -273,6 +273,17 @@ class WaiterTests(FetcherTestCase):
 class QuestionTests(FetcherTestCase):
     """I5 to I7: peers are asked in turn."""
 
+    def test_what_was_found_counts_against_nobody(self) -> None:
+        """One signer alone names twenty items, and each is there: each is asked for at once."""
+        peer = self.join(1)
+        fetcher = self.make_fetcher(ItemType.TX_SET, questions_per_minute=None)
+        for number in range(20):
+            envelope = bytes(8) + bytes([7]) * 32 + number.to_bytes(60, "big")
+            waiter = Waiter(slot=1, envelope=envelope, deliver=lambda message: None)
+            fetcher.fetch(hash_of(number), waiter)
+            self.assertEqual(len(peer.asked), number + 1)
+            fetcher.recv(hash_of(number), ITEM)
+
     def test_the_question(self) -> None:
         """For the hash, of the kind of the item."""
         for item_type, kind, per_minute in (
