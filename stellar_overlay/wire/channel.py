@@ -19,6 +19,8 @@ from stellar_overlay.wire.message import MESSAGE_TYPES, MessageType
 
 OVERHEAD = 44
 """Bytes of version, sequence and MAC around a message."""
+RECORD_OVERHEAD = OVERHEAD + 4
+"""And of the record mark before it."""
 MIN_RECORD = OVERHEAD + 4
 """The smallest record: a message is at least its type."""
 
