@@ -35,6 +35,7 @@ from stellar_overlay.error import (
     PeerNotFound,
     PeerViolation,
     ShuttingDown,
+    SurveyError,
     VersionMismatch,
     XdrError,
 )
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from stellar_overlay.gossip.flood import FloodGate
     from stellar_overlay.gossip.item_fetcher import ItemFetcher
     from stellar_overlay.gossip.message_handlers import MessageDispatcher
+    from stellar_overlay.gossip.survey import SurveyManager
+    from stellar_overlay.gossip.survey_data import SurveyPhase
+    from stellar_overlay.gossip.survey_results import SurveyResults
     from stellar_overlay.gossip.tx_adverts import TxAdverts
     from stellar_overlay.gossip.tx_demands import TxDemandsManager
     from stellar_overlay.identity import LocalNode, PeerId
@@ -66,6 +70,9 @@ _HOMES = {
     "gossip.flood": ("FloodGate",),
     "gossip.item_fetcher": ("ItemFetcher",),
     "gossip.message_handlers": ("MessageDispatcher",),
+    "gossip.survey": ("SurveyManager",),
+    "gossip.survey_data": ("SurveyPhase",),
+    "gossip.survey_results": ("SurveyResults",),
     "gossip.tx_adverts": ("TxAdverts",),
     "gossip.tx_demands": ("TxDemandsManager",),
     "identity": ("LocalNode", "PeerId"),
@@ -128,6 +135,10 @@ __all__ = [
     "PeerViolation",
     "ResolvedPeerAddress",
     "ShuttingDown",
+    "SurveyError",
+    "SurveyManager",
+    "SurveyPhase",
+    "SurveyResults",
     "TxAdverts",
     "TxDemandsManager",
     "VersionMismatch",

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from stellar_overlay.address import PeerAddress
 from stellar_overlay.config_nodes import (
+    OURSELVES,
     NodeNames,
     QuorumSet,
     Validator,
@@ -146,8 +147,10 @@ class OverlayConfig(ConfigTable):
 
     @property
     def surveyor_ids(self) -> frozenset[PeerId]:
-        """The surveyor keys of a checked configuration, read."""
-        return frozenset(PeerId.from_strkey(str(key)) for key in self.surveyor_keys)
+        """The surveyor keys of a checked configuration, read; without ``$self``."""
+        return frozenset(
+            PeerId.from_strkey(str(key)) for key in self.surveyor_keys if key != OURSELVES
+        )
 
     @classmethod
     def _of_public_network(cls, passphrase: str) -> OverlayConfig:
@@ -183,7 +186,7 @@ class OverlayConfig(ConfigTable):
         with self._blaming("preferred_peer_keys"):
             self.preferred_peer_keys = names.resolve_all(self.preferred_peer_keys)
         with self._blaming("surveyor_keys"):
-            self.surveyor_keys = names.resolve_all(self.surveyor_keys)
+            self.surveyor_keys = names.resolve_all(self.surveyor_keys, keep=OURSELVES)
         if "quorum_set" in vars(self):
             with self._blaming("quorum_set"):
                 quorum_set = vars(self)["quorum_set"].map(names.resolve)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from stellar_overlay.error import ConfigError, InvalidKey
 from stellar_overlay.identity import PUBNET_PASSPHRASE, TESTNET_PASSPHRASE, PeerId
 
+OURSELVES = "$self"
+"""Our own node, where SURVEYOR_KEYS names it: a node without a name for its seed may, too."""
 QUALITIES = ("LOW", "MEDIUM", "HIGH", "CRITICAL")
 """How much a home domain is trusted, the least first (core Config.cpp:679)."""
 
@@ -167,9 +169,16 @@ class NodeNames:
             return self._keys[text[1:]]
         return self.add(*id_and_name(text))
 
-    def resolve_all(self, entries: Iterable[PeerId | str]) -> list[PeerId | str]:
-        """Return the keys, each once."""
-        return list(dict.fromkeys(self.resolve(str(entry)) for entry in entries))
+    def resolve_all(
+        self, entries: Iterable[PeerId | str], *, keep: str | None = None
+    ) -> list[PeerId | str]:
+        """Return the keys, each once; ``keep`` stays as it is if no node has that name."""
+
+        def resolved(entry: str) -> str:
+            is_kept = entry == keep and entry[1:] not in self._keys
+            return entry if is_kept else self.resolve(entry)
+
+        return list(dict.fromkeys(resolved(str(entry)) for entry in entries))
 
     def as_dict(self) -> dict[str, str]:
         """Return the names by key."""

@@ -347,7 +347,22 @@ class ConfigTable:
         "SURVEYOR_KEYS",
         [],
         NODE_IDS,
-        "Who may survey the network through us; none = the nodes of the quorum set.",
+        "Who may survey the network through us; none = the nodes of the quorum set. Nobody may "
+        'where it names us alone: "$self".',
+    )
+    survey_phase_minutes: int = setting(
+        "ARTIFICIALLY_SET_SURVEY_PHASE_DURATION_FOR_TESTING",
+        0,
+        UINT32,
+        "After how many minutes each phase of a survey ends by itself; 0 = 30 for collecting, 180 "
+        "for reporting.",
+    )
+    expected_ledger_close_secs: int = setting(
+        "ARTIFICIALLY_SET_CLOSE_TIME_FOR_TESTING",
+        0,
+        UINT32,
+        "How many seconds the network takes for a ledger; 0 = 5. A survey's requests leave ten at "
+        "a time, then three ledgers later the next.",
     )
 
     warnings: tuple[str, ...] = field(default=(), init=False, compare=False)

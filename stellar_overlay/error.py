@@ -52,6 +52,12 @@ class CryptoError(OverlayError):
     """A key is of no use, such as a low-order Curve25519 point."""
 
 
+class SurveyError(OverlayError):
+    """A survey is not in the phase that this takes, or is another node's."""
+
+    retriable = True
+
+
 class DatabaseError(OverlayError):
     """The database did not take something; the node goes on from memory, and tries again."""
 
@@ -169,6 +175,7 @@ class DropReason(Enum):
     BAD_SEND_MORE = "invalid message SEND_MORE_EXTENDED", None
     CAPACITY_OVERFLOW = "Peer capacity overflow", None
     AT_CAPACITY = "unexpected flood message, peer at capacity", None
+    BAD_SURVEY_SIGNATURE = "Survey has invalid signature", ErrorCode.ERR_MISC
     # Clocks.
     IDLE = "idle timeout", None
     NO_FLOOD_REQUESTS = "idle timeout (no new flood requests)", None
@@ -194,6 +201,27 @@ class DropReason(Enum):
         :param fields: what fills the text.
         """
         return PeerViolation(self.text.format(**fields), self.code, kind=self, detail=detail)
+
+
+class SurveyRefusal(Enum):
+    """Why a survey message of a peer was not taken (messages.md 5.3-5.5, cases 41-56)."""
+
+    NOT_PERMITTED = "its surveyor may not survey us"
+    NOT_OURS = "it names us as its surveyor, and we did not send it, or long ago"
+    STALE_LEDGER = "its ledger is too far from ours"
+    ALREADY_ACTIVE = "a survey is active already"
+    WRONG_NONCE = "it is not of the survey that we report to, or collect for"
+    WRONG_SURVEYOR = "its surveyor did not begin this survey"
+    UNKNOWN_COMMAND = "it asks for something unknown"
+    TOO_MANY_SURVEYORS = "too many surveyors ask in that ledger"
+    TOO_MANY_REQUESTS = "its surveyor asks too many nodes in that ledger"
+    TOO_MANY_CHECKS = "too many signatures were checked for that surveyor and ledger"
+    REPEATED = "it was taken before"
+    UNASKED = "nobody asked for it, as far as we know"
+    BAD_SIGNATURE = "its signature is not that of its signer"
+    BAD_KEY = "nothing can be encrypted for its key"
+    BAD_BODY = "it cannot be decrypted or read"
+    TOO_LATE = "we do not wait for it any more"
 
 
 class PeerViolation(OverlayError):

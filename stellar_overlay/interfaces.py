@@ -165,6 +165,15 @@ class TxStatus(Enum):
     ERROR = "error"
 
 
+class ScpLatency(Enum):
+    """What is timed of a slot's EXTERNALIZE statements (core HerderSCPDriver.cpp)."""
+
+    FIRST_TO_SELF = "first-to-self"
+    """From the first one heard until we believed it ourselves."""
+    SELF_TO_OTHER = "self-to-other"
+    """From then until another node said so, too."""
+
+
 class ScpState(NamedTuple):
     """The answer to GET_SCP_STATE: what is sent now, and what two seconds later."""
 
@@ -196,6 +205,10 @@ class Overlay(Protocol):
 
     def clear_below(self, min_slot: int, keep: int) -> None:
         """Forget what belongs to slots below ``min_slot``, but for the slot ``keep``."""
+        ...
+
+    def note_scp_latency(self, kind: ScpLatency, seconds: float) -> None:
+        """Take how long consensus took somewhere, for surveys."""
         ...
 
 
@@ -283,4 +296,9 @@ class Herder(Protocol):
 
     def is_tracking(self) -> bool:
         """Tell whether the node follows consensus; out of sync, it tries other peers."""
+        ...
+
+    @property
+    def lost_sync_count(self) -> int:
+        """How often consensus was lost so far."""
         ...

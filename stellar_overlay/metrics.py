@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stellar_overlay.error import DropReason
+from stellar_overlay.error import DropReason, SurveyRefusal
 
 
 class Counter:
@@ -152,6 +152,12 @@ class OverlayMetrics:
         self.received_unprocessed_bytes = Counter()
         self.receive_holds = Counter()
         self.cpu_holds = Counter()
+        self.survey_started = Counter()
+        self.survey_stopped = Counter()
+        self.survey_requests = Counter()
+        self.survey_responses = Counter()
+        self.survey_answers = Counter()
+        self.survey_signature_checks = Counter()
         self.observer_lost = Counter()
         self.observer_errors = Counter()
         self.database_errors = Counter()
@@ -164,13 +170,19 @@ class OverlayMetrics:
         self.fetch_quorum_set = Timer()
         self.drops = {reason: Counter() for reason in DropReason}
         """How many links ended, by reason."""
+        self.survey_refusals = {reason: Counter() for reason in SurveyRefusal}
+        """How many survey messages were not taken, by reason."""
         self.limits: dict[str, int] = {}
         """What may be used at most, by name: the sums of ``node.limit_table``."""
         self.refreshers: list[Callable[[], None]] = []
         """Called before the figures are read, to set those that are only looked at then."""
 
     def snapshot(self) -> dict[str, int | TimerSnapshot]:
-        """Return every figure by name; drops as ``drop.REASON``, limits as ``limit.NAME``."""
+        """Return every figure by name.
+
+        Drops are ``drop.REASON``, refused survey messages ``survey_refused.REASON``, limits
+        ``limit.NAME``.
+        """
         for refresh in self.refreshers:
             refresh()
         figures: dict[str, int | TimerSnapshot] = {}
@@ -181,6 +193,8 @@ class OverlayMetrics:
                 figures[name] = metric.snapshot()
         for reason, counter in self.drops.items():
             figures[f"drop.{reason.name}"] = counter.get()
+        for refusal, counter in self.survey_refusals.items():
+            figures[f"survey_refused.{refusal.name}"] = counter.get()
         for name, limit in self.limits.items():
             figures[f"limit.{name}"] = limit
         return figures

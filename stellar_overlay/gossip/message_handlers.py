@@ -269,17 +269,12 @@ class MessageDispatcher:
 
     def _receiving(self, kind: _Kind) -> Handler:
         """Return what takes an item that came: it is kept if somebody waits for it."""
-        metrics = self._metrics
 
         def receive(link: Link, body: bytes, now: float) -> None:
             # Nobody waits for anything, most of the time: then it need not even be hashed.
             item_hash = kind.hash_of(body) if kind.fetcher.num_trackers else b""
             if not kind.fetcher.is_tracking(item_hash):
-                metrics.fetch_duplicate_recv.inc()
-                metrics.fetch_duplicate_bytes_recv.inc(len(body))
                 return
-            metrics.fetch_unique_recv.inc()
-            metrics.fetch_unique_bytes_recv.inc(len(body))
             message = Message(body)
             if kind.is_sane(body):
                 kind.cache.put(item_hash, message, len(body))

@@ -8,6 +8,7 @@ from typing import Protocol
 from stellar_overlay.bounded import BoundedDict
 from stellar_overlay.gossip.flood import FloodGate
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
+from stellar_overlay.gossip.recent import RecentMessages
 from stellar_overlay.gossip.tracker import Waiter
 from stellar_overlay.gossip.tx_adverts import PullModeConfig
 from stellar_overlay.gossip.tx_demands import TxDemandsManager, TxKnownStatus
@@ -18,6 +19,7 @@ from stellar_overlay.interfaces import (
     Herder,
     Link,
     Random,
+    ScpLatency,
     TxStatus,
 )
 from stellar_overlay.metrics import OverlayMetrics
@@ -69,10 +71,12 @@ class Relay:
     It is the :class:`~stellar_overlay.interfaces.Overlay` that the herder uses.
 
     :param links: all authenticated peers, live.
+    :ivar discarded: the messages that are not remembered, as they were no good.
     :ivar push: sends a message of a slot that matters to many peers; whoever has a faster way may
         set it.
     :ivar wake_adverts: called when adverts wait for :meth:`flush_adverts`.
     :ivar wake_demands: called when adverts came in for :meth:`demand`.
+    :ivar on_scp_latency: called with how long consensus took somewhere.
     """
 
     def __init__(
@@ -95,9 +99,11 @@ class Relay:
             random=random,
             metrics=metrics,
         )
+        self.discarded = RecentMessages()
         self.push: Push = _send_to_each
         self.wake_adverts: Callable[[], object] = _do_nothing
         self.wake_demands: Callable[[], object] = _do_nothing
+        self.on_scp_latency: Callable[[ScpLatency, float], None] = _ignore_latency
         self._herder = herder
         self._dispatcher = dispatcher
         self._links = links
@@ -137,10 +143,15 @@ class Relay:
         def judged(status: EnvelopeStatus) -> None:
             if status is EnvelopeStatus.DISCARDED:
                 self._metrics.scp_discarded.inc()
-                self.gate.forget(body)
+                self.forget(body)
             done()
 
         self._herder.recv_scp_envelope(body, link.peer_id, judged)
+
+    def forget(self, body: bytes) -> None:
+        """Have a message judged anew should it come again; it counts as a duplicate even so."""
+        self.gate.forget(body)
+        self.discarded.note(body)
 
     def recv_again(self, link: FloodPeer, body: bytes, now: float) -> None:
         """Note that a transaction came once more: whoever was asked for it has answered."""
@@ -160,7 +171,7 @@ class Relay:
             else:
                 self._metrics.pulled_irrelevant_txs.add(1)
                 if status is TxStatus.ERROR:
-                    self.gate.forget(body)
+                    self.forget(body)
             done()
 
         self._herder.recv_transaction(body, tx_hash, link.peer_id, judged)
@@ -245,6 +256,10 @@ class Relay:
             adverts.clear_below(min_slot)
         self.look_after_records()
 
+    def note_scp_latency(self, kind: ScpLatency, seconds: float) -> None:
+        """Hand on how long consensus took somewhere."""
+        self.on_scp_latency(kind, seconds)
+
     # In time.
 
     def look_after_records(self) -> bool:
@@ -303,6 +318,10 @@ def _send_to_each(message: Message, peers: Sequence[FloodPeer]) -> None:
 
 
 def _do_nothing() -> None:
+    pass
+
+
+def _ignore_latency(kind: ScpLatency, seconds: float) -> None:
     pass
 
 

@@ -13,7 +13,11 @@ class IgnoringHerder:
     """Answers nothing and remembers nothing.
 
     What peers tell is acknowledged, so that their credit comes back, and goes no further.
+
+    :ivar lost_sync_count: how often consensus was lost: it is never followed.
     """
+
+    lost_sync_count = 0
 
     def start(self, overlay: Overlay) -> None:
         """Need no overlay."""

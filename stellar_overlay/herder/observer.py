@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from stellar_overlay.bounded import BoundedDict
 from stellar_overlay.herder.envelopes import MAX_SLOTS_PER_SIGNER, EnvelopeStore
+from stellar_overlay.herder.externalize_times import SLOTS_TIMED_AHEAD, ExternalizeTimes
 from stellar_overlay.herder.scp_judge import EnvelopeJudge
 from stellar_overlay.herder.tracking import (
     CONSENSUS_STUCK_SECONDS,
@@ -27,6 +28,7 @@ from stellar_overlay.interfaces import (
     DelayedCall,
     EnvelopeStatus,
     Overlay,
+    ScpLatency,
     ScpState,
     TxStatus,
     Verifier,
@@ -94,6 +96,8 @@ class ObserverHerder:
     ) -> None:
         self.lost_sync_count = 0
         self._clock = clock
+        self._own_key = own_key
+        self._times = ExternalizeTimes(self._note_latency)
         self._is_relaying = is_relaying
         self._slots_to_remember = max_slots_to_remember
         self._overlay: Overlay | None = None
@@ -290,13 +294,28 @@ class ObserverHerder:
         return EnvelopeStatus.READY if is_complete else EnvelopeStatus.FETCHING
 
     def _keep(self, envelope: ScpStatement) -> None:
+        if envelope.is_externalize:
+            self._time(envelope)
         self._envelopes.put(envelope)
         if self._trust is not None:
             self._trust.note_named(envelope.node, envelope.quorum_set_hash, self._quorum_sets.get)
         if envelope.is_externalize and self._tracking.note(
             envelope.node, envelope.slot, self._clock.seconds()
         ):
+            self._times.note_own(self._tracking.slot, self._clock.seconds())
             self._moved()
+
+    def _time(self, envelope: ScpStatement) -> None:
+        """Note when another node says for the first time that consensus on a slot is reached."""
+        latest, tracking = self._envelopes.latest(envelope), self._tracking.slot
+        is_first = latest is None or not latest.is_externalize
+        is_near = not tracking or envelope.slot <= tracking + SLOTS_TIMED_AHEAD
+        if is_first and is_near and envelope.node != self._own_key:
+            self._times.note_heard(envelope.slot, self._clock.seconds())
+
+    def _note_latency(self, kind: ScpLatency, seconds: float) -> None:
+        if self._overlay is not None:
+            self._overlay.note_scp_latency(kind, seconds)
 
     def _fetch_missing(self, envelope: ScpStatement) -> bool:
         """Ask for what an envelope names and is not here; tell whether all is here now."""

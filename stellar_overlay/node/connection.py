@@ -437,6 +437,11 @@ class Connection(protocol.Protocol):
         return "outbound" if self.we_called_remote else "inbound"
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """Messages and bytes that were read and are not handed on yet."""
+        return self.session.waiting
+
+    @property
     def last_read(self) -> float:
         """When the peer was last heard, in seconds of the injected clock."""
         return self.session.clocks.last_read

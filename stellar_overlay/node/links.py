@@ -15,6 +15,7 @@ from stellar_overlay.address import MAX_PORT, ResolvedPeerAddress
 from stellar_overlay.error import DropReason, PeerError, PeerViolation
 from stellar_overlay.gossip.message_handlers import MessageDispatcher
 from stellar_overlay.gossip.relay import Relay
+from stellar_overlay.gossip.survey import SurveyManager
 from stellar_overlay.identity import LocalNode, PeerId
 from stellar_overlay.metrics import OverlayMetrics
 from stellar_overlay.node.budget import Shares
@@ -52,6 +53,7 @@ class Links:
         door: Door,
         dispatcher: MessageDispatcher,
         relay: Relay,
+        survey: SurveyManager,
         peers: dict[PeerId, Peer],
         metrics: OverlayMetrics,
         clock: IReactorTime,
@@ -79,6 +81,7 @@ class Links:
         self._is_preferred = door.admission.is_link_preferred  # one for all peers
         self._dispatcher = dispatcher
         self._relay = relay
+        self._survey = survey
         relay.push = self.push  # type: ignore[assignment]  # its peers are ours
         self._delivery = Delivery(
             relay, dispatcher.handlers, self.subscriptions, local_node.wall_clock, metrics
@@ -190,6 +193,7 @@ class Links:
         self._open[link] = self.peers[peer.peer_id] = peer
         self._addresses[peer.address] += 1
         self._relay.demands.add_peer(peer)
+        self._survey.record_added_peer(peer)
         info = peer.info(now)
         self._log.info(
             "{link}: authenticated, {direction}, {version!r}, overlay {overlay}",
@@ -225,6 +229,7 @@ class Links:
             if self.peers.get(peer.peer_id) is peer:
                 del self.peers[peer.peer_id]
                 self._relay.gate.release(peer.peer_id)
+                self._survey.record_dropped_peer(peer)
         if link.remote is not None:
             self._door.book.forget_dead_peers(link.remote.host)
         self._count_drop(link, violation)

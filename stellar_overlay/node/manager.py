@@ -22,6 +22,7 @@ from stellar_overlay.error import (
 )
 from stellar_overlay.gossip.admission import Admission
 from stellar_overlay.gossip.peer_exchange import PeerExchange
+from stellar_overlay.gossip.survey import SurveyManager
 from stellar_overlay.identity import (
     OVERLAY_MIN_VERSION,
     OVERLAY_VERSION,
@@ -44,6 +45,7 @@ from stellar_overlay.node.listener import ConnectionFactory, ListenerService
 from stellar_overlay.node.peer import Peer, PeerInfo, PendingPeer
 from stellar_overlay.node.resolver import Resolve, name_resolver
 from stellar_overlay.node.subscriptions import Callback, Observer, Subscription
+from stellar_overlay.node.surveying import Surveying
 from stellar_overlay.store.peer_manager import PeerRecord
 from stellar_overlay.store.stores import Stores
 from stellar_overlay.wire import xdr_check
@@ -115,7 +117,7 @@ class OverlayManager(Lifecycle):
             connection_limits(config),
             local_node.peer_id,
             allow_private=config.allow_private,
-            name_of=self._name_of,
+            name_of=self.name_of,
             preferred_ids=config.preferred_ids,
             preferred_only=config.preferred_peers_only,
         )
@@ -130,8 +132,18 @@ class OverlayManager(Lifecycle):
             herder = observer_herder(config, local_node, verifier, clock)
         self._peers: dict[PeerId, Peer] = {}
         self._flooding = Flooding(config, herder, self._peers, clock, self._random, self.metrics)
+        self._surveying = Surveying(
+            config,
+            self.local_node,
+            herder,
+            self._flooding.relay,
+            self._peers,
+            clock,
+            self.metrics,
+        )
+        self._flooding.dispatcher.handlers.update(self._surveying.manager.handlers)
         self._make_links(listen, connect)
-        parts += [self._flooding, self._listener, self._dialer]
+        parts += [self._flooding, self._surveying, self._listener, self._dialer]
         if not config.run_standalone:
             parts.append(self._company)
         for service in parts:
@@ -157,6 +169,7 @@ class OverlayManager(Lifecycle):
             Door(self.admission, self.stores.bans, book, exchange, herder, clock),
             flooding.dispatcher,
             flooding.relay,
+            self.survey,
             self._peers,
             self.metrics,
             clock,
@@ -226,6 +239,11 @@ class OverlayManager(Lifecycle):
         return self._flooding.herder
 
     @property
+    def survey(self) -> SurveyManager:
+        """Time-sliced surveys: to begin one, and to see where one stands."""
+        return self._surveying.manager
+
+    @property
     def peer_port(self) -> int | None:
         """The port that is listened on; None when there is none."""
         return self._listener.port
@@ -270,6 +288,10 @@ class OverlayManager(Lifecycle):
         """Return what is known of each connected peer, in the order of authentication."""
         now = self._clock.seconds()
         return [peer.info(now) for peer in self._links.peers.values()]
+
+    def name_of(self, peer_id: PeerId) -> str:
+        """Return how core's short text names a node: by its alias, or by its first characters."""
+        return self.config.node_names.get(peer_id.strkey, peer_id.short)
 
     def pending_peers(self) -> list[PendingPeer]:
         """Return the links that are in their handshake, oldest first."""
@@ -431,10 +453,6 @@ class OverlayManager(Lifecycle):
         return self._links.events.add(listener)
 
     # Inside.
-
-    def _name_of(self, peer_id: PeerId) -> str:
-        """Return how core's short text names a node: by its alias, or by its first characters."""
-        return self.config.node_names.get(peer_id.strkey, peer_id.short)
 
     def _endpoint(self, listen: IStreamServerEndpoint | str | None) -> IStreamServerEndpoint | None:
         if listen is None:

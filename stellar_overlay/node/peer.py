@@ -12,6 +12,7 @@ from stellar_overlay.node.connection import Connection
 from stellar_overlay.session.flow_control import FlowControlStats
 from stellar_overlay.session.outbox import MessagePriority
 from stellar_overlay.wire.message import Hello, Message
+from stellar_overlay.wire.survey_body import PeerCounters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +29,9 @@ class PeerInfo:
     :ivar is_preferred: whether it is one of ours to keep.
     :ivar async_reads: how often something was read from its transport; ``async_writes`` likewise.
     :ivar messages_dropped: how many messages for it were given up for want of its credit.
-    :ivar unique_flood_messages_recv: what it flooded to us that we had not heard before;
-        ``duplicate_flood_messages_recv``: what we had. Both also in bytes.
+    :ivar unique_flood_messages_recv: what it flooded to us that nobody had of late;
+        ``duplicate_flood_messages_recv``: what somebody had. Both also in bytes; of transaction
+        sets and quorum sets: ``unique_fetch_messages_recv`` and so on.
     :ivar flow_control: where credit stands in both directions.
     """
 
@@ -56,12 +58,16 @@ class PeerInfo:
     unique_flood_bytes_recv: int
     duplicate_flood_messages_recv: int
     duplicate_flood_bytes_recv: int
+    unique_fetch_messages_recv: int
+    unique_fetch_bytes_recv: int
+    duplicate_fetch_messages_recv: int
+    duplicate_fetch_bytes_recv: int
     flow_control: FlowControlStats
 
 
 @dataclass(slots=True)
-class FloodCounts:
-    """What one peer flooded to us: messages and bytes, heard for the first time and again."""
+class ReceivedCounts:
+    """What came from one peer: messages and bytes, heard for the first time and again."""
 
     unique: int = 0
     unique_bytes: int = 0
@@ -94,7 +100,8 @@ class Peer:
     :param flood_bit: stands for it in what the flood gate remembers.
     :param is_preferred: tells whether a peer is one of ours to keep, at present.
     :ivar address: its IP address, and the port that it says it listens on.
-    :ivar flood: what it flooded to us.
+    :ivar flood: what it flooded to us; ``fetched``: the transaction sets and quorum sets.
+    :ivar ahead: how many messages and bytes were read after the one being handled.
     """
 
     __slots__ = (
@@ -102,7 +109,9 @@ class Peer:
         "_since",
         "_wall_since",
         "address",
+        "ahead",
         "connection",
+        "fetched",
         "flood",
         "flood_bit",
         "peer_id",
@@ -124,7 +133,9 @@ class Peer:
         self.peer_id = peer_id
         self.address = ResolvedPeerAddress(connection.remote.host, self.hello.listening_port)
         self.flood_bit = flood_bit
-        self.flood = FloodCounts()
+        self.flood = ReceivedCounts()
+        self.fetched = ReceivedCounts()
+        self.ahead = 0, 0
         self._since = now
         self._wall_since = wall_now
         self._is_preferred = is_preferred
@@ -140,6 +151,21 @@ class Peer:
     def direction(self) -> str:
         """Who dialled: ``inbound`` or ``outbound``."""
         return self.connection.direction
+
+    @property
+    def is_inbound(self) -> bool:
+        """Whether it dialled us."""
+        return not self.connection.we_called_remote
+
+    @property
+    def version_string(self) -> bytes:
+        """As its HELLO says: up to 100 bytes from the network."""
+        return self.hello.version_string
+
+    @property
+    def linked_at(self) -> float:
+        """When the TCP connection was made, in seconds of the injected clock."""
+        return self.connection.session.clocks.connected_at
 
     @property
     def ping_ms(self) -> int | None:
@@ -172,9 +198,9 @@ class Peer:
             connected_seconds=now - self._since,
             latency_ms=self.ping_ms,
             is_preferred=self._is_preferred(link),
-            messages_read=link.messages_read,
+            messages_read=link.messages_read - self.ahead[0],
             messages_written=link.messages_written,
-            bytes_read=link.bytes_read,
+            bytes_read=link.bytes_read - self.ahead[1],
             bytes_written=link.bytes_written,
             async_reads=link.async_reads,
             async_writes=link.async_writes,
@@ -183,8 +209,34 @@ class Peer:
             unique_flood_bytes_recv=self.flood.unique_bytes,
             duplicate_flood_messages_recv=self.flood.duplicate,
             duplicate_flood_bytes_recv=self.flood.duplicate_bytes,
+            unique_fetch_messages_recv=self.fetched.unique,
+            unique_fetch_bytes_recv=self.fetched.unique_bytes,
+            duplicate_fetch_messages_recv=self.fetched.duplicate,
+            duplicate_fetch_bytes_recv=self.fetched.duplicate_bytes,
             flow_control=self.flow_control,
         )
+
+    def counters(self) -> PeerCounters:
+        """Return what surveys tell of the link; each of them only ever grows."""
+        link, flood, fetched = self.connection, self.flood, self.fetched
+        return PeerCounters(
+            messages_read=link.messages_read - self.ahead[0],
+            messages_written=link.messages_written,
+            bytes_read=link.bytes_read - self.ahead[1],
+            bytes_written=link.bytes_written,
+            unique_flood_bytes_recv=flood.unique_bytes,
+            duplicate_flood_bytes_recv=flood.duplicate_bytes,
+            unique_fetch_bytes_recv=fetched.unique_bytes,
+            duplicate_fetch_bytes_recv=fetched.duplicate_bytes,
+            unique_flood_messages_recv=flood.unique,
+            duplicate_flood_messages_recv=flood.duplicate,
+            unique_fetch_messages_recv=fetched.unique,
+            duplicate_fetch_messages_recv=fetched.duplicate,
+        )
+
+    def watch_latency(self, callback: Callable[[int], None] | None) -> None:
+        """Call ``callback`` with each round trip in milliseconds from now on; None ends that."""
+        self.connection.session.clocks.on_round_trip = callback
 
     def send(self, message: Message) -> bool:
         """Queue a message for the end of the turn; False when the peer will not get it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stellar_overlay.error import DropReason
@@ -32,6 +33,7 @@ class Clocks:
     :ivar last_queued_at: since when the message that left last might have left.
     :ivar deadline: when :meth:`check` is due.
     :ivar ping_ms: the latest round trip; None before the first.
+    :ivar on_round_trip: called with each one, if anybody wants to know.
     """
 
     __slots__ = (
@@ -43,6 +45,7 @@ class Clocks:
         "last_queued_at",
         "last_read",
         "last_write",
+        "on_round_trip",
         "ping_ms",
     )
 
@@ -52,6 +55,7 @@ class Clocks:
         self.connected_at = self.last_read = self.last_write = self.last_queued_at = now
         self.deadline = now + CHECK_PERIOD_SECONDS
         self.ping_ms: int | None = None
+        self.on_round_trip: Callable[[int], None] | None = None
         self._ping: tuple[bytes, float] | None = None
 
     def rearm(self, now: float) -> None:
@@ -107,4 +111,6 @@ class Clocks:
         self.ping_ms = round(seconds * 1000)
         self._metrics.connection_latency.record(seconds)
         self._ping = None
+        if self.on_round_trip is not None:
+            self.on_round_trip(self.ping_ms)
         return True

@@ -23,6 +23,7 @@ from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.auth import AuthContext
 from stellar_overlay.wire.channel import (
     OVERHEAD,
+    RECORD_OVERHEAD,
     unwrap_unauthenticated,
     wrap_unauthenticated,
 )
@@ -173,6 +174,12 @@ class Session:
     def may_read(self) -> bool:
         """Whether there is capacity for what the transport may bring next."""
         return not self._opened and self.flow_control.can_read
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Messages that were verified and wait for capacity, and bytes of all that waits."""
+        bodies = sum(len(body) + RECORD_OVERHEAD for _, body in self._opened)
+        return len(self._opened), bodies + len(self._frames)
 
     @property
     def unprocessed_bytes(self) -> int:

@@ -81,6 +81,11 @@ class MemoryTransport:
 
     # ITransport and IConsumer.
 
+    @property
+    def disconnecting(self) -> bool:
+        """Whether it is being closed from this end: Twisted's line protocols ask."""
+        return self._is_closing
+
     def write(self, data: bytes) -> None:
         if self.is_closed or self._is_closing or self._is_half_closed:
             return
