@@ -63,6 +63,14 @@ NUMBERS = (
     ("flood_demand_backoff_delay_ms", "FLOOD_DEMAND_BACKOFF_DELAY_MS", 500, 1, INT31),
     ("flood_arb_tx_base_allowance", "FLOOD_ARB_TX_BASE_ALLOWANCE", 5, -1, INT31),
     ("max_slots_to_remember", "MAX_SLOTS_TO_REMEMBER", 12, 0, INT32),
+    (
+        "survey_phase_minutes",
+        "ARTIFICIALLY_SET_SURVEY_PHASE_DURATION_FOR_TESTING",
+        0,
+        0,
+        INT32,
+    ),
+    ("expected_ledger_close_secs", "ARTIFICIALLY_SET_CLOSE_TIME_FOR_TESTING", 0, 0, INT32),
     ("overlay_version", "!OVERLAY_PROTOCOL_VERSION", 42, 0, INT32),
     ("overlay_min_version", "!OVERLAY_PROTOCOL_MIN_VERSION", 38, 0, INT32),
 )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from stellar_overlay.error import DropReason
+from stellar_overlay.error import DropReason, SurveyRefusal
 from stellar_overlay.metrics import Counter, OverlayMetrics, Timer, TimerSnapshot
 
 THREADS, TIMES = 8, 2000
@@ -103,6 +103,7 @@ class OverlayMetricsTests(SynchronousTestCase):
         metrics.messages_read.inc(3)
         metrics.connection_latency.record(0.25)
         metrics.drops[DropReason.SHUTDOWN].inc()
+        metrics.survey_refusals[SurveyRefusal.BAD_KEY].inc(2)
         before = metrics.snapshot()
         metrics.messages_read.inc()
         self.assertEqual(before["messages_read"], 3)
@@ -111,15 +112,19 @@ class OverlayMetricsTests(SynchronousTestCase):
             TimerSnapshot(count=1, total=0.25, avg=0.25, min=0.25, max=0.25),
         )
         self.assertEqual(before["drop.SHUTDOWN"], 1)
+        self.assertEqual(before["survey_refused.BAD_KEY"], 2)
         named = {
             name for name, value in vars(metrics).items() if isinstance(value, Counter | Timer)
         }
-        self.assertEqual(set(before), named | {f"drop.{reason.name}" for reason in DropReason})
+        drops = {f"drop.{reason.name}" for reason in DropReason}
+        refusals = {f"survey_refused.{refusal.name}" for refusal in SurveyRefusal}
+        self.assertEqual(set(before), named | drops | refusals)
 
     def test_every_reason_has_a_counter(self) -> None:
         """Of its own, at 0."""
         metrics = OverlayMetrics()
         self.assertEqual(set(metrics.drops), set(DropReason))
+        self.assertEqual(set(metrics.survey_refusals), set(SurveyRefusal))
         metrics.drops[DropReason.IDLE].inc()
         self.assertEqual(sum(counter.get() for counter in metrics.drops.values()), 1)
 

@@ -13,7 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.herder.observer import ObserverHerder
 from stellar_overlay.identity import TESTNET_PASSPHRASE, PeerId, network_id
-from stellar_overlay.interfaces import EnvelopeStatus, Herder, SignatureCheck, TxStatus
+from stellar_overlay.interfaces import (
+    EnvelopeStatus,
+    Herder,
+    ScpLatency,
+    SignatureCheck,
+    TxStatus,
+)
 from stellar_overlay.wire.message import Message, MessageType
 from stellar_overlay.wire.quorum_set import FlatQuorumSet
 from stellar_overlay.wire.scp import stellar_value
@@ -88,6 +94,7 @@ class FakeOverlay:
     quorum_sets: list[tuple[bytes, int, bytes]] = field(default_factory=list)
     tx_sets: list[tuple[bytes, int, bytes]] = field(default_factory=list)
     cleared: list[tuple[int, int]] = field(default_factory=list)
+    latencies: list[tuple[ScpLatency, float]] = field(default_factory=list)
 
     def broadcast(self, message: Message) -> int:
         self.log.append("broadcast")
@@ -111,6 +118,9 @@ class FakeOverlay:
     def clear_below(self, min_slot: int, keep: int) -> None:
         self.log.append("clear")
         self.cleared.append((min_slot, keep))
+
+    def note_scp_latency(self, kind: ScpLatency, seconds: float) -> None:
+        self.latencies.append((kind, seconds))
 
 
 @dataclass

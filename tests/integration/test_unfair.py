@@ -25,7 +25,7 @@ COUNTERS = {
     "repeats a demand": ["queries_ignored"],
     "asks": ["queries_ignored"],
     "costly transactions": ["pulled_irrelevant_txs", "cpu_holds"],
-    "bulky transaction sets": ["fetch_duplicate_recv", "cpu_holds"],
+    "bulky transaction sets": ["cpu_holds"],  # and fetch_unique_recv, or fetch_duplicate_recv
 }
 """What must say that it happened."""
 

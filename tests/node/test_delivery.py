@@ -18,27 +18,37 @@ from stellar_overlay.gossip.relay import Relay
 from stellar_overlay.herder.ignoring import IgnoringHerder
 from stellar_overlay.identity import PeerId
 from stellar_overlay.interfaces import EnvelopeStatus, Herder, Overlay, TxStatus
-from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.metrics import OverlayMetrics, TimerSnapshot
 from stellar_overlay.node.delivery import Delivery
 from stellar_overlay.node.flooding import observer_herder
 from stellar_overlay.node.manager import OverlayManager
-from stellar_overlay.node.peer import FloodCounts
+from stellar_overlay.node.peer import ReceivedCounts
 from stellar_overlay.node.subscriptions import OverlayMessage, Subscriptions
 from stellar_overlay.session.flow_control import Item
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 from stellar_overlay.wire.codec import frame
-from stellar_overlay.wire.message import Message, MessageType, decode_hashes, encode_hashes
+from stellar_overlay.wire.message import (
+    Message,
+    MessageType,
+    decode_hashes,
+    encode_dont_have,
+    encode_get_scp_state,
+    encode_hashes,
+)
 from stellar_overlay.wire.scp import nominate
 from stellar_overlay.wire.transaction import tx_full_hash
+from stellar_overlay.wire.tx_set import generalized_tx_set, tx_set, tx_set_hash
 from tests.builders import (
     WALL_NOW,
     advert,
     demand,
     get_tx_set,
     make_node,
+    quorum_set,
     scp_nominate,
     transaction,
 )
+from tests.gossip import surveys
 from tests.herder import kit
 from tests.herder.kit import ManualVerifier, forged
 from tests.node.listening import ADVERT, TINY, granted
@@ -157,13 +167,14 @@ class DuplicateTests(DeliveryTestCase):
         self.assertEqual(self.grants(), (2, 4))
 
     def test_what_is_counted(self) -> None:
-        """New and again, messages and bytes, by peer and in all; adverts are neither."""
+        """New and again, messages and bytes, by peer and in all; adverts as well."""
         self.say(SCP, SCP)
         self.say(TX, advert())
         self.say(SCP, TX, peer=self.other)
         infos = {info.peer_id: info for info in self.node.peer_infos()}
+        new_bytes = SCP.size + TX.size + advert().size
         expected = (
-            (9, (2, SCP.size + TX.size, 1, SCP.size)),
+            (9, (3, new_bytes, 1, SCP.size)),
             (8, (0, 0, 2, SCP.size + TX.size)),
         )
         for number, figures in expected:
@@ -176,8 +187,8 @@ class DuplicateTests(DeliveryTestCase):
             )
             self.assertEqual(counted, figures)
         figures_of_all = self.node.metrics.snapshot()
-        self.assertEqual(figures_of_all["flood_unique_recv"], 2)
-        self.assertEqual(figures_of_all["flood_unique_bytes_recv"], SCP.size + TX.size)
+        self.assertEqual(figures_of_all["flood_unique_recv"], 3)
+        self.assertEqual(figures_of_all["flood_unique_bytes_recv"], new_bytes)
         self.assertEqual(figures_of_all["flood_duplicate_recv"], 3)
         self.assertEqual(figures_of_all["flood_duplicate_bytes_recv"], 2 * SCP.size + TX.size)
         self.assertEqual(figures_of_all["flood_known_count"], 2)
@@ -274,6 +285,122 @@ class DuplicateTests(DeliveryTestCase):
         self.assertEqual(len(self.peer.of_type(MessageType.DONT_HAVE)), 2)
         self.assertEqual(self.node.metrics.flood_unfulfilled_unknown.get(), 1)
         self.assertEqual(self.node._flooding.relay.gate.records, {})
+
+
+class CountTests(DeliveryTestCase):
+    """What is unique and what is a duplicate: messages.md 6.4, across all peers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.herder.verdicts = dict(GOOD)
+
+    def counts(self, number: int, what: str) -> tuple[int, int, int, int]:
+        """Return what a peer sent, flooded or fetched: unique and duplicate, with their bytes."""
+        peer = self.node._links.peers[make_node(number).peer_id]
+        counts = peer.flood if what == "flood" else peer.fetched
+        return counts.unique, counts.unique_bytes, counts.duplicate, counts.duplicate_bytes
+
+    def figures(self, what: str) -> tuple[int | TimerSnapshot, ...]:
+        """Return what the node counted of all, likewise."""
+        figures = self.node.metrics.snapshot()
+        return tuple(
+            figures[f"{what}_{name}_recv"]
+            for name in ("unique", "unique_bytes", "duplicate", "duplicate_bytes")
+        )
+
+    def assert_counted(self, message: Message, what: str) -> None:
+        """Check that a message counts as new once, and then as a duplicate of whoever sends it."""
+        before, size = self.figures(what), message.size
+        of_peer, of_other = self.counts(9, what), self.counts(8, what)
+        self.say(message)
+        self.say(message)
+        self.say(message, peer=self.other)
+        for counted, then, gained in (
+            (self.counts(9, what), of_peer, (1, size, 1, size)),
+            (self.counts(8, what), of_other, (0, 0, 1, size)),
+            (self.figures(what), before, (1, size, 2, 2 * size)),
+        ):
+            self.assertEqual(counted, tuple(map(sum, zip(then, gained, strict=True))))
+
+    def test_flooded(self) -> None:
+        """SCP messages, transactions, adverts, demands, and surveys though nobody may survey us."""
+        survey = surveys.request(make_node(5))
+        for message in (
+            SCP,
+            TX,
+            advert(),
+            demand(),
+            Message(surveys.collecting(surveys.START)),
+            Message(surveys.collecting(surveys.STOP)),
+            Message(survey),
+            Message(surveys.response(survey, by=make_node(5))),
+        ):
+            self.assert_counted(message, "flood")
+        self.assertEqual(self.figures("fetch"), (0, 0, 0, 0))
+
+    def test_fetched(self) -> None:
+        """Transaction sets of both kinds and quorum sets, though nobody has asked for them."""
+        for message in (
+            tx_set(bytes(32), []),
+            generalized_tx_set(bytes(32), [TX.body[4:]]),
+            quorum_set(),
+        ):
+            self.assert_counted(message, "fetch")
+        self.assertEqual(self.figures("flood"), (0, 0, 0, 0))
+
+    def test_fetched_when_asked_for(self) -> None:
+        """Counts the same: the first one is unique, the second peer's a duplicate."""
+        item = generalized_tx_set(bytes(32), [TX.body[4:]])
+        fetching = Deferred.fromCoroutine(self.node.fetch_tx_set(tx_set_hash(item.body)))
+        self.world.settle()
+        self.say(item)
+        self.assertEqual(self.successResultOf(fetching), item)
+        self.say(item, peer=self.other)
+        self.assertEqual(self.figures("fetch"), (1, item.size, 1, item.size))
+
+    def test_neither(self) -> None:
+        """Questions, refusals and addresses."""
+        for message in (
+            get_tx_set(),
+            Message(encode_dont_have(MessageType.TX_SET, bytes(32))),
+            Message(encode_get_scp_state(0)),
+        ):
+            self.say(message, message)
+        self.assertEqual((self.figures("flood"), self.figures("fetch")), 2 * ((0, 0, 0, 0),))
+
+    def test_what_the_herder_refused(self) -> None:
+        """It is judged anew when it comes again, but was heard before."""
+        self.herder.verdicts = dict(BAD)
+        for message in (SCP, TX):
+            self.assert_counted(message, "flood")
+            self.assertFalse(self.known(message))
+        self.assertEqual(len(self.herder.heard), 6)
+
+    def test_a_held_message_that_is_refused(self) -> None:
+        """While its verdict is awaited, and after that."""
+        self.herder.verdicts.clear()
+        self.say(SCP)
+        self.say(SCP, peer=self.other)
+        self.release(EnvelopeStatus.DISCARDED)
+        self.say(SCP, peer=self.other)
+        self.assertEqual(self.figures("flood"), (1, SCP.size, 2, 2 * SCP.size))
+
+    def test_our_own(self) -> None:
+        """What we said ourselves and hear again is nothing new."""
+        self.node.broadcast(SCP)
+        self.say(SCP)
+        self.assertEqual(self.figures("flood"), (0, 0, 1, SCP.size))
+
+    def test_one_by_one_and_in_one_go(self) -> None:
+        """A batch counts as its messages do."""
+        item = quorum_set()
+        self.say(SCP, item)
+        self.say(SCP, item)
+        self.say(advert())
+        self.assertEqual(
+            (self.figures("flood"), self.figures("fetch")),
+            ((2, SCP.size + advert().size, 1, SCP.size), (1, item.size, 1, item.size)),
+        )
 
 
 class VerdictTests(DeliveryTestCase):
@@ -462,6 +589,145 @@ class EndOfLinkTests(DeliveryTestCase):
         self.assertEqual(self.grants(), (2, 0))
 
 
+class HoldingTests(DeliveryTestCase):
+    """How many bytes are held beyond their batch: of each link, and of those that are gone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.delivery = self.node._links._delivery
+        self.held: list[Deferred[None]] = []
+        self.observer = self.node.observe(self.hold, ADVERT)
+
+    def hold(self, message: OverlayMessage) -> Deferred[None]:
+        """Hold a message until somebody else lets go of it."""
+        self.held.append(Deferred())
+        return self.held[-1]
+
+    def let_go(self, number: int = 0) -> None:
+        """Let go of a message that is held."""
+        self.held.pop(number).callback(None)
+        self.world.settle()
+
+    def hang_up(self) -> None:
+        """Let the first peer go."""
+        self.peer.transport.abortConnection()  # type: ignore[union-attr]
+        self.world.settle()
+
+    def assert_held(self, *sizes: int, orphaned: int = 0) -> None:
+        """Check how much is held of each link, least first, and of those that are gone."""
+        self.assertEqual(sorted(self.delivery.holding.values()), list(sizes))
+        self.assertEqual(self.delivery.orphaned, orphaned)
+
+    def test_what_is_done_within_its_batch(self) -> None:
+        """Is held by nobody, whatever was looked at."""
+        self.herder.verdicts = dict(GOOD)
+        self.say(SCP, SCP, get_tx_set())
+        self.assert_held()
+
+    def test_dropped_by_one_and_held_by_another(self) -> None:
+        """What is held of a link that ends in that very moment is its bytes no more."""
+        slow = self.node.subscribe(ADVERT, MessageType.FLOOD_DEMAND)
+        violation = DropReason.DROPPED_BY_USER.violation
+        self.node.observe(
+            lambda message: self.node.peer(message.from_peer).drop(violation()),
+            MessageType.FLOOD_DEMAND,
+        )
+        demand = Message(encode_hashes(MessageType.FLOOD_DEMAND, [bytes(32)]))
+        self.observer.cancel()
+        self.say(advert(1, 3), demand)
+        self.assert_held(orphaned=advert(1, 3).size + demand.size)
+        slow.cancel()
+        self.assert_held()
+
+    def test_bytes_by_link(self) -> None:
+        """Body by body, until who holds them lets go; then nothing is kept about the link."""
+        short, long = advert(1), advert(2, 3)
+        self.say(short, long)
+        self.say(short, peer=self.other)
+        self.assert_held(short.size, short.size + long.size)
+        self.let_go(1)
+        self.assert_held(short.size, short.size)
+        self.let_go()
+        self.let_go()
+        self.assert_held()
+        self.assertEqual(self.grants(), (2, 1))
+
+    def test_a_message_with_several_holders_counts_once(self) -> None:
+        """Two observers, or one and the herder: until the last lets go."""
+        second = self.node.observe(self.hold, ADVERT, TX_KIND)
+        self.say(advert())
+        self.assert_held(advert().size)
+        self.let_go()
+        self.assert_held(advert().size)
+        self.let_go()
+        self.assert_held()
+        self.say(TX)
+        self.release(TxStatus.PENDING)
+        self.assert_held(TX.size)
+        self.let_go()
+        self.assert_held()
+        second.cancel()
+
+    def test_what_the_herder_looks_at_is_held_too(self) -> None:
+        """Until its verdict; a copy of it is not, unless somebody holds that."""
+        self.say(SCP)
+        self.say(SCP, peer=self.other)
+        self.assert_held(SCP.size)
+        again = self.node.observe(self.hold, SCP_KIND)
+        self.say(SCP, peer=self.other)
+        self.assert_held(SCP.size, SCP.size)
+        self.release(EnvelopeStatus.READY)
+        self.assert_held(SCP.size)
+        again.cancel()
+        self.assert_held()
+
+    def test_a_link_that_is_gone(self) -> None:
+        """What is held of it has no link any more; each is forgotten when it is let go of."""
+        self.say(advert(1), advert(2, 3))
+        self.say(advert(1), peer=self.other)
+        self.hang_up()
+        size = advert(1).size
+        self.assert_held(size, orphaned=size + advert(2, 3).size)
+        self.let_go()
+        self.assert_held(size, orphaned=advert(2, 3).size)
+        self.let_go()
+        self.assert_held(size)
+        self.let_go()
+        self.assert_held()
+        self.assertEqual(self.grants(), (0, 1))
+
+    def test_a_link_of_which_nothing_is_held(self) -> None:
+        """Leaves nothing behind, though it was held of before."""
+        self.say(advert())
+        self.let_go()
+        self.hang_up()
+        self.assert_held()
+
+    def test_who_comes_back(self) -> None:
+        """Is another link: what is held of the old one is not of the new one."""
+        self.say(advert(1))
+        self.hang_up()
+        again = self.world.call(number=9)
+        self.say(advert(1), advert(2), peer=again)
+        size = advert(1).size
+        self.assert_held(2 * size, orphaned=size)
+        self.let_go()
+        self.assert_held(2 * size)
+        self.assertEqual(granted(again), 0)
+        self.let_go()
+        self.let_go()
+        self.assert_held()
+        self.assertEqual(granted(again), 2)
+
+    def test_an_observer_that_is_cancelled(self) -> None:
+        """Holds nothing any more, of whatever link."""
+        self.say(advert(1), advert(2))
+        self.say(advert(1), peer=self.other)
+        self.hang_up()
+        self.observer.cancel()
+        self.assert_held()
+
+
 class EchoTests(DeliveryTestCase):
     """A message goes once to each, never back, and never again."""
 
@@ -568,6 +834,8 @@ class EchoTests(DeliveryTestCase):
 class FakeLink:
     """A link that counts how often the credit of each message is returned."""
 
+    waiting = 0, 0
+
     def __init__(self) -> None:
         self.violation = None
         self.ended: list[Item] = []
@@ -587,7 +855,9 @@ class FakePeer:
     def __init__(self, bit: int) -> None:
         self.peer_id = PeerId(bytes([bit]) * 32)
         self.flood_bit = bit
-        self.flood = FloodCounts()
+        self.flood = ReceivedCounts()
+        self.fetched = ReceivedCounts()
+        self.ahead = 0, 0
 
     def send(self, message: Message) -> bool:
         return True
@@ -664,3 +934,58 @@ class AnyOrderTests(SynchronousTestCase):
         self.assertEqual(len(link.ended), count)
         self.assertEqual(link.batches, len(batches))
         self.assertEqual(len({id(item) for item in link.ended}), count)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["say", "let go", "leave"]), st.integers(0, 2), st.integers(0, 20)),
+    max_size=30,
+)
+
+
+class AccountTests(SynchronousTestCase):
+    """Links that come and go while observers hold what they like."""
+
+    @settings(derandomize=True, max_examples=150, deadline=None)
+    @given(STEPS)
+    def test_each_byte_is_in_one_account(self, steps: Sequence[tuple[str, int, int]]) -> None:
+        """As long as it is held: in that of its link, or of all that are gone; then in none."""
+        clock, metrics, herder = Clock(), OverlayMetrics(), JudgingHerder()
+        chance = MiddlingRandom(1)
+        dispatcher = MessageDispatcher(herder, clock=clock, random=chance)
+        gate = FloodGate(rate_limit_per_second=0)
+        relay = Relay(
+            herder, gate, dispatcher, links={}, clock=clock, random=chance, metrics=metrics
+        )
+        subscriptions = Subscriptions(metrics)
+        delivery = Delivery(relay, dispatcher.handlers, subscriptions, lambda: WALL_NOW, metrics)
+        links: list[Any] = [FakeLink() for _ in range(3)]
+        held: list[tuple[Any, int, Deferred[None]]] = []
+        speaking = links[0]
+
+        def hold(message: OverlayMessage) -> Deferred[None]:
+            held.append((speaking, len(message.body), Deferred()))
+            return held[-1][2]
+
+        subscriptions.observe(hold, ADVERT, TX_KIND)
+        herder.verdicts = dict(GOOD)
+        for step, which, number in steps:
+            if step == "say":
+                speaking = links[which]
+                said = POSSIBLE[number % len(POSSIBLE)]
+                items = [(int(said.type), said.body) for _ in range(2)]
+                peer: Any = FakePeer(1 << which)
+                delivery.dispatch(speaking, peer, items, clock.seconds())
+            elif step == "leave":
+                delivery.forget(links[which])
+                links[which] = FakeLink()
+            elif held:
+                held.pop(number % len(held))[2].callback(None)
+            expected: dict[Any, int] = {}
+            for link, size, _ in held:
+                expected[link] = expected.get(link, 0) + size
+            gone = [size for link, size in expected.items() if link not in links]
+            here = {link: size for link, size in expected.items() if link in links}
+            self.assertEqual((delivery.holding, delivery.orphaned), (here, sum(gone)))
+        for _, _, done in held:
+            done.callback(None)
+        self.assertEqual((delivery.holding, delivery.orphaned), ({}, 0))

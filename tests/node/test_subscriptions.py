@@ -6,14 +6,22 @@ import gc
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError as RefusedError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from zope.interface import implementer
 
+from stellar_overlay.config import OverlayConfig
+from stellar_overlay.error import ShuttingDown
+from stellar_overlay.herder.ignoring import IgnoringHerder
+from stellar_overlay.node.manager import OverlayManager
 from stellar_overlay.node.subscriptions import Subscription
 from stellar_overlay.wire.message import (
     Message,
     MessageType,
 )
-from tests.builders import advert, get_tx_set
+from tests.builders import advert, get_tx_set, make_node
 from tests.node.listening import ADVERT, ListeningTestCase, granted
+from tests.node.world import PORT, WorldTestCase, ip
 
 
 class SubscriptionTests(ListeningTestCase):
@@ -164,3 +172,89 @@ class SubscriptionTests(ListeningTestCase):
         self.assertEqual(reasons, ["unexpected flood message, peer at capacity"])
         read, _ = self.read(subscription)
         self.assertEqual(read, [advert(1), advert(2)])
+
+
+@implementer(IStreamServerEndpoint)
+class SlowEndpoint:
+    """Opens its port, or fails to, when told to."""
+
+    def __init__(self, opens: IStreamServerEndpoint) -> None:
+        self.opening: Deferred[None] = Deferred()
+        self._opens = opens
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self.opening.addCallback(lambda _: self._opens.listen(protocolFactory))
+
+
+class NeverRanTests(WorldTestCase):
+    """A node that is stopped ends its subscriptions, however far it got."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.endpoint = SlowEndpoint(self.world.network.server(ip(1), PORT))
+        self.node = OverlayManager(
+            OverlayConfig(allow_private=True),
+            make_node(1),
+            reactor=self.world.clock,
+            listen=self.endpoint,
+            herder=IgnoringHerder(),
+        )
+        self.reader = self.node.subscribe(ADVERT)
+        self.lossy = self.node.subscribe(lossy=10)
+        self.idle = self.node.subscribe()
+        self.observer = self.node.observe(lambda message: None)
+        self.waiting = [self.world.outcome(self.read(one)) for one in (self.reader, self.lossy)]
+
+    async def read(self, subscription: Subscription) -> str:
+        """Read to the end."""
+        async for _ in subscription:
+            raise AssertionError
+        return "the end"
+
+    def assert_ended(self) -> None:
+        """Check that all have ended, and that who comes too late does not wait."""
+        self.assertEqual(self.waiting, 2 * [["the end"]])
+        self.assertEqual(self.world.result(self.read(self.idle)), "the end")
+        self.assertTrue(self.observer.is_cancelled)
+        self.assertTrue(self.node.observe(lambda message: None).is_cancelled)
+        self.assertEqual(self.world.result(self.read(self.node.subscribe())), "the end")
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_it_was_not_even_started(self) -> None:
+        """Nothing was opened, and nothing will come."""
+        self.world.settle()
+        self.assertEqual(self.waiting, [[], []])
+        self.world.result(self.node.stop())
+        self.assert_ended()
+
+    def test_it_is_stopped_while_it_starts(self) -> None:
+        """At once, though its port hangs; and when that opens after all, it is closed."""
+        starting = self.world.outcome(self.node.start())
+        self.world.result(self.node.stop())
+        self.assert_ended()
+        self.endpoint.opening.callback(None)
+        self.world.settle()
+        self.assertIsInstance(starting[0], ShuttingDown)
+        with self.assertRaises(RefusedError):
+            self.world.call()
+
+    def test_it_fails_to_start(self) -> None:
+        """That ends it as well: there is no second start."""
+        starting = self.world.outcome(self.node.start())
+        self.assertEqual(self.waiting, [[], []])
+        self.endpoint.opening.errback(ZeroDivisionError())
+        self.world.settle()
+        self.assertIsInstance(starting[0], ZeroDivisionError)
+        self.assert_ended()
+        self.world.result(self.node.stop())
+
+    def test_it_fails_to_stop(self) -> None:
+        """Whoever stops it is told, and the subscriptions end all the same."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.node._listener, "stopService", fail)
+        with self.assertRaises(ZeroDivisionError):
+            self.world.result(self.node.stop())
+        self.assert_ended()

@@ -193,6 +193,46 @@ class DelayTests(TrafficTestCase):
         self.assertEqual(late, [])
 
 
+class InsaneTests(TrafficTestCase):
+    """A statement names a quorum set that core would refuse; what names it is passed on."""
+
+    def assert_spreads(self, item: Message, *, delay: float, is_passed_on: bool) -> None:
+        """Let a peer of the first of three nodes name a set, and give it when it is asked.
+
+        The second node asks for it long before it comes.
+        """
+        self.again(latency=0.02)
+        nodes = self.build(chain(3))
+        heard = [Heard(node, QUORUM_SET) for node in nodes]
+        self.patch(Slow, "delay", delay)
+        item_hash = quorum_set_hash(item.body)
+        witness, asker = self.call("witness", Slow, to="0"), self.call("asker", Neighbour, to="0")
+        witness.items[item_hash] = item
+        witness.flood(nominate(validator(9), 5, [b"no tx set"], quorum_set_hash=item_hash))
+        self.network.advance(delay / 2)
+        asker.ask(GET_QUORUM_SET, item_hash)
+        self.network.advance(20)
+        copies = [len(one.messages) for one in heard]
+        self.assertEqual(copies, [1, 1, 1] if is_passed_on else [1, 0, 0])
+        kept = [node._flooding.dispatcher.stats.cached_quorum_sets for node in nodes]
+        self.assertEqual(kept, copies if is_passed_on else [0, 0, 0])
+        self.assertEqual(asker.bodies(QUORUM_SET), [item.body] if is_passed_on else [])
+        self.assertEqual(len(witness.asked(item_hash)), 1)
+        asker.ask(GET_QUORUM_SET, item_hash)
+        self.network.advance(1)
+        answer = (asker.bodies(QUORUM_SET) if is_passed_on else asker.bodies(DONT_HAVE))[-1]
+        nothing = encode_dont_have(QUORUM_SET, item_hash)
+        self.assertEqual(answer, item.body if is_passed_on else nothing)
+        self.assert_linked(witness, asker)
+
+    def test_it_stays_where_it_came(self) -> None:
+        """Whether those who asked early wait still or were turned away; a sane one goes to all."""
+        insane, sane = a_quorum_set(1, 2, threshold=3), a_quorum_set(1, 2)
+        for delay in (0.3, 0.9):
+            self.assert_spreads(insane, delay=delay, is_passed_on=False)
+            self.assert_spreads(sane, delay=delay, is_passed_on=True)
+
+
 class SearchTestCase(TrafficTestCase):
     """One node that looks for one transaction set among scripted peers."""
 
@@ -296,8 +336,8 @@ class OrderTests(SearchTestCase):
         self.assertEqual(len(self.questions(liars)), 1)
         self.network.advance(PATIENCE)
         self.assertEqual(len(self.questions(liars)), 2)
-        self.assertEqual(
-            self.figures(self.node, "fetch_unique_recv", "fetch_duplicate_recv"), [0, 2]
+        self.assertEqual(  # both sent the same item
+            self.figures(self.node, "fetch_unique_recv", "fetch_duplicate_recv"), [1, 1]
         )
         honest = self.call("honest", Neighbour)
         honest.items[self.item_hash] = self.item
@@ -334,7 +374,7 @@ class OrderTests(SearchTestCase):
         self.assertEqual(self.successResultOf(found).body, self.item.body)
 
     def test_nobody_asked_for_it(self) -> None:
-        """I8: what comes unasked is dropped, counted, and not served."""
+        """I8: what comes unasked is dropped and not served, but counted like all else."""
         peer = self.call("peer", Neighbour)
         peer.send(self.item)
         peer.send(a_quorum_set(1))
@@ -344,7 +384,7 @@ class OrderTests(SearchTestCase):
         answers = [decode_dont_have(body) for body in peer.bodies(DONT_HAVE)]
         self.assertEqual(answers, [(TX_SET, self.item_hash), (QUORUM_SET, answers[1][1])])
         self.assertEqual(
-            self.figures(self.node, "fetch_unique_recv", "fetch_duplicate_recv"), [0, 2]
+            self.figures(self.node, "fetch_unique_recv", "fetch_duplicate_recv"), [2, 0]
         )
 
 
@@ -373,7 +413,9 @@ class ApplicationTests(SearchTestCase):
         peer.send(self.item)
         self.network.advance(60)
         self.assertEqual(len(peer.asked(self.item_hash)), 1)
-        self.assertEqual(self.figures(self.node, "fetch_duplicate_recv"), [1])
+        peer.ask(GET_TX_SET, self.item_hash)
+        self.network.advance(1)
+        self.assertEqual(len(peer.bodies(DONT_HAVE)), 1)
 
     def test_somebody_comes(self) -> None:
         """Who arrives while there is nobody to ask is asked at once."""

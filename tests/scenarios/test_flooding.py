@@ -182,7 +182,7 @@ class RepetitionTests(TrafficTestCase):
         self.assertEqual([one.body for one in news], [theirs.body])
 
     def test_adverts_and_demands_are_not_remembered(self) -> None:
-        """Y7: they take credit, and each counts for itself, however often it comes."""
+        """Y7: they take credit and are handed on, each of them, however often it comes."""
         node = self.add()
         peer = self.call("peer", Neighbour)
         heard = Heard(node, ADVERT, DEMAND)
@@ -193,7 +193,7 @@ class RepetitionTests(TrafficTestCase):
         self.assertEqual([one.is_first for one in heard.messages], 90 * [True])
         self.assertEqual(
             self.figures(node, "flood_known_count", "flood_unique_recv", "flood_duplicate_recv"),
-            [0, 0, 0],
+            [0, 2, 88],
         )
         self.assertEqual(peer.granted, 200 + 2 * 40)
 

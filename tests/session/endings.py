@@ -34,6 +34,7 @@ from stellar_overlay.wire.message import (
     decode_error,
     encode_send_more_extended,
 )
+from stellar_overlay.wire.survey_body import encode_collecting
 from tests.builders import OpenGate, advert, get_tx_set, make_node
 from tests.by_hand import GOOD, ByHand, changed
 from tests.pair import Pair
@@ -349,6 +350,21 @@ def lost(last_words: bytes, *, is_clean: bool) -> Outcome:
         transport.loseConnection()
     else:
         transport.abortConnection()
+    return node.outcome()
+
+
+def forged_survey() -> Outcome:
+    """Pass on the start of a survey that its surveyor has not signed."""
+    surveyor = make_node(3).peer_id
+    node = Node(surveyor_keys=[surveyor])
+    start = encode_collecting(
+        MessageType.TIME_SLICED_SURVEY_START_COLLECTING,
+        surveyor=surveyor.key,
+        nonce=1,
+        ledger_num=0,
+        sign=make_node(2).sign,
+    )
+    node.visit().send(Message(start))
     return node.outcome()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.error import DropReason, PeerViolation
+from stellar_overlay.metrics import OverlayMetrics
+from stellar_overlay.session.clocks import Clocks, Timeouts
 from stellar_overlay.session.flow_control import FlowControlConfig
 from stellar_overlay.session.session import Session
 from stellar_overlay.session.session_config import SessionConfig
 from stellar_overlay.wire.auth import AuthContext
-from stellar_overlay.wire.message import MessageType, encode_auth
+from stellar_overlay.wire.message import Message, MessageType, encode_auth, encode_dont_have
 from tests.builders import OpenGate, advert, get_tx_set, make_node, quorum_set, transaction
 from tests.by_hand import ByHand
 from tests.session.clocked import Clocked
@@ -350,3 +352,60 @@ class NotListeningTests(SynchronousTestCase):
         link = self.deaf()
         link.writes = False
         self.assertEqual(link.run(400), (30.0, DropReason.IDLE))
+
+
+class RoundTripTests(SynchronousTestCase):
+    """Who wants to know of round trips is told of each, in whole milliseconds."""
+
+    def pinged(self, after: float) -> tuple[Clocks, bytes]:
+        """Return clocks whose ping has been under way for so long."""
+        clocks = Clocks(Timeouts(), OverlayMetrics(), 0.0)
+        clocks.note_ping(bytes(32), 100.0 - after)
+        return clocks, bytes(32)
+
+    def test_each(self) -> None:
+        """Once per answer, with what ``ping_ms`` says."""
+        clocks = Clocks(Timeouts(), OverlayMetrics(), 0.0)
+        told: list[int] = []
+        clocks.on_round_trip = told.append
+        for number, seconds in enumerate((0.25, 0.0004, 3.0)):
+            item_hash = number.to_bytes(32, "big")
+            clocks.note_ping(item_hash, 10.0 * number)
+            self.assertTrue(clocks.note_pong(item_hash, 10.0 * number + seconds))
+            self.assertFalse(clocks.note_pong(item_hash, 10.0 * number + seconds))
+        self.assertEqual(told, [250, 0, 3000])
+        self.assertEqual(clocks.ping_ms, 3000)
+
+    def test_nobody_wants_to_know(self) -> None:
+        """That is so at first, and again when it is over."""
+        told: list[int] = []
+        clocks, item_hash = self.pinged(0.25)
+        self.assertIsNone(clocks.on_round_trip)
+        self.assertTrue(clocks.note_pong(item_hash, 100.0))
+        clocks.on_round_trip = told.append
+        clocks.on_round_trip = None
+        clocks.note_ping(item_hash, 200.0)
+        self.assertTrue(clocks.note_pong(item_hash, 201.0))
+        self.assertEqual((told, clocks.ping_ms), ([], 1000))
+
+    def test_other_answers(self) -> None:
+        """What answers another question, or a ping that was given up, is no round trip."""
+        clocks, item_hash = self.pinged(0.25)
+        told: list[int] = []
+        clocks.on_round_trip = told.append
+        self.assertFalse(clocks.note_pong(b"\1" * 32, 100.0))
+        clocks.forget_ping()
+        self.assertFalse(clocks.note_pong(item_hash, 100.0))
+        self.assertEqual(told, [])
+
+    def test_on_a_link(self) -> None:
+        """A session's own pings are told of as well."""
+        link = Clocked()
+        told: list[int] = []
+        link.session.clocks.on_round_trip = told.append
+        for at, took in ((5.0, 0.125), (10.0, 0.5)):
+            link.run(at)
+            link.now = at + took
+            item_hash = link.pings[-1][1]
+            link.say(Message(encode_dont_have(MessageType.SCP_QUORUMSET, item_hash)))
+        self.assertEqual(told, [125, 500])

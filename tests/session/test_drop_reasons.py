@@ -98,6 +98,7 @@ TABLE: dict[DropReason, Row] = {
     ),
     R.CAPACITY_OVERFLOW: Row("Peer capacity overflow", SILENT, endings.overflowing),
     R.AT_CAPACITY: Row("unexpected flood message, peer at capacity", SILENT, endings.greedy),
+    R.BAD_SURVEY_SIGNATURE: Row("Survey has invalid signature", MISC, endings.forged_survey),
     R.IDLE: Row("idle timeout", SILENT, endings.silent),
     R.NO_FLOOD_REQUESTS: Row("idle timeout (no new flood requests)", SILENT, endings.stingy),
     R.STRAGGLING: Row("straggling (cannot keep up)", SILENT, endings.slow),
