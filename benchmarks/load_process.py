@@ -14,7 +14,7 @@ from benchmarks.commands import Figures, asynchronous, reactor, serve
 from benchmarks.network import local_node
 from benchmarks.peers import BATCH, ROLES, LoadPeer, Receiver, Sender, Traffic
 from stellar_overlay.identity import LocalNode
-from stellar_overlay.tap import spare_the_collector
+from stellar_overlay.node_service import spare_the_collector
 from stellar_overlay.testing.scripted_peer import ScriptedPeer
 
 WINDOW = 80

@@ -23,7 +23,7 @@ from benchmarks.commands import Figures, reactor, serve
 from benchmarks.network import local_node, overlay_config
 from stellar_overlay.interfaces import SignatureCheck
 from stellar_overlay.node.manager import OverlayManager
-from stellar_overlay.tap import spare_the_collector
+from stellar_overlay.node_service import spare_the_collector
 
 
 class AcceptingVerifier:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
-import errno
-import gc
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from twisted.application.service import MultiService
-from twisted.internet.error import CannotListenError
+from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.python.failure import Failure
 
 from stellar_overlay.error import ConfigError, OverlayError
+from stellar_overlay.node_service import NodeService
 from stellar_overlay.option_values import (
     check_endpoint,
     check_writable,
@@ -28,10 +21,10 @@ from stellar_overlay.option_values import (
     version_range,
     version_text,
     whole_number,
-    write_atomically,
 )
 
 if TYPE_CHECKING:
+    from stellar_overlay.admin.server import AdminHttp
     from stellar_overlay.config import OverlayConfig
     from stellar_overlay.node.home_domains import HomeDomains
     from stellar_overlay.node.manager import OverlayManager
@@ -85,6 +78,7 @@ class Options(usage.Options):
         self.peers: list[str] = []
         self.preferred_peers: list[str] = []
         self.home_domains: list[str] = []
+        self.http_hosts: list[str] = []
         self.config: OverlayConfig
         self.seed: str | None = None
 
@@ -124,6 +118,10 @@ class Options(usage.Options):
         """add the validators of a domain's stellar.toml as known peers; may be repeated"""
         self.home_domains.append(domain)
 
+    def opt_http_host(self, name: str) -> None:
+        """further Host name that the admin HTTP accepts for changes; may be repeated"""
+        self.http_hosts.append(name)
+
     def opt_version(self) -> NoReturn:
         """print our version and the overlay versions, and exit"""
         print(version_text())
@@ -145,6 +143,7 @@ class Options(usage.Options):
             check_writable("--ready-file", self["ready-file"])
             self["ready-file"] = os.path.abspath(self["ready-file"])  # twistd may go elsewhere
         self._check_home_domains()
+        self._check_http_hosts()
         self.config = self._read_config()
         self.seed = self._read_seed()
 
@@ -157,6 +156,16 @@ class Options(usage.Options):
                     check_domain(domain)
                 except ConfigError as error:
                     raise ConfigError(f"--home-domain: {error}") from None
+
+    def _check_http_hosts(self) -> None:
+        if self.http_hosts:
+            from stellar_overlay.admin.guard import host_name
+
+            for name in self.http_hosts:
+                try:
+                    host_name(name)
+                except ConfigError as error:
+                    raise ConfigError(f"--http-host: {error}") from None
 
     def _read_config(self) -> OverlayConfig:
         from stellar_overlay.config import OverlayConfig
@@ -201,74 +210,6 @@ class Options(usage.Options):
             raise ConfigError(f"--seed-file: {error}") from None
 
 
-class StartFailed(OverlayError):
-    """The node cannot run; the text is the one line for its operator."""
-
-    fatal = True
-
-
-class NodeService(MultiService):
-    """A node as an application runs it: a failure to start ends the process with one line.
-
-    A failure before the reactor runs is raised, as :exc:`StartFailed`: ``twistd`` waits for ever
-    for a daemon that ends in any other way.
-    """
-
-    _log = Logger()
-
-    def __init__(self, overlay: OverlayManager, ready_file: str | None = None) -> None:
-        super().__init__()
-        self._overlay = overlay
-        self._ready_file = ready_file
-        overlay.setServiceParent(self)
-
-    def startService(self) -> None:
-        failures: list[Failure] = []
-        started = self._overlay.when_started().addCallback(self._ready)
-        started.addErrback(failures.append)
-        super().startService()
-        if failures:  # the runner has not started the reactor yet
-            raise _without_traceback(StartFailed(_start_failure(failures[0])))
-        started.addCallback(lambda _: _die(_start_failure(failures[0])) if failures else None)
-
-    def _ready(self, _: object) -> None:
-        spare_the_collector()
-        node, port = self._overlay.local_node, self._overlay.peer_port
-        self._log.info(
-            "{node} on {network!r}: overlay {low}..{high}, peer port {port}",
-            node=node.peer_id.strkey,
-            network=node.network_passphrase,
-            low=node.overlay_min_version,
-            high=node.overlay_version,
-            port=port,
-        )
-        if self._ready_file is not None:
-            ready = {
-                "node": node.peer_id.strkey,
-                "pid": os.getpid(),
-                "peer_port": port,
-                "http_port": None,
-            }
-            try:
-                write_atomically(self._ready_file, json.dumps(ready) + "\n")
-            except OSError as error:
-                raise ConfigError(
-                    f"--ready-file: cannot write {self._ready_file}: {error.strerror}"
-                ) from None
-
-
-def spare_the_collector() -> None:
-    """Take all that was loaded so far out of garbage collection, for a process that is to stay.
-
-    stellar-sdk alone makes some 100,000 objects that live for ever; looking through them again and
-    again was a third of the CPU that a handshake took. And what a message leaves behind is no
-    garbage for minutes, so that looking for it every 700 objects is in vain.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-
-
 def makeService(options: Options) -> NodeService:
     """Return the service of a node with these options."""
     from stellar_overlay.identity import LocalNode
@@ -294,10 +235,35 @@ def makeService(options: Options) -> NodeService:
         database=config.database,
         listen=None if listen == OFF else listen,  # None follows the configuration
     )
-    service = NodeService(overlay, options["ready-file"])
+    service = NodeService(overlay, options["ready-file"], _admin_http(options, overlay))
     if options.home_domains:
         _home_domains(options, overlay).setServiceParent(service)
     return service
+
+
+def _admin_http(options: Options, overlay: OverlayManager) -> AdminHttp | None:
+    """Return what answers the operator; None when nothing shall."""
+    where = _http_endpoint(options)
+    if where is None:
+        return None
+    from twisted.internet import reactor
+
+    from stellar_overlay.admin.server import AdminHttp
+
+    running: Any = reactor
+    endpoint = serverFromString(running, where)
+    return AdminHttp(overlay, endpoint, hosts=options.http_hosts, clock=running)
+
+
+def _http_endpoint(options: Options) -> str | None:
+    """Return where the operator is answered, as an endpoint: what is given wins over files."""
+    given: str | None = options["http"]
+    if given is not None:
+        return None if given == OFF else given
+    config = options.config
+    if not config.http_port:
+        return None
+    return f"tcp:{config.http_port}" + ("" if config.public_http_port else ":interface=127.0.0.1")
 
 
 def _home_domains(options: Options, overlay: OverlayManager) -> HomeDomains:
@@ -337,72 +303,3 @@ def _refuse(line: str) -> NoReturn:
     """End a process that is not to start at all."""
     print(f"stellar-overlay: {line}", file=sys.stderr, flush=True)
     raise SystemExit(EX_USAGE)
-
-
-def _start_failure(failure: Failure) -> str:
-    """Return the line that says why the node cannot start, and what to do."""
-    error = failure.value
-    if isinstance(error, CannotListenError):
-        return f"stellar-overlay: cannot listen {_cannot_listen(error)}"
-    if isinstance(error, OverlayError):
-        return f"stellar-overlay: {error}"
-    return f"stellar-overlay: cannot start: {type(error).__name__}: {error}"
-
-
-def _cannot_listen(error: CannotListenError) -> str:
-    number = getattr(error.socketError, "errno", None)
-    reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
-    if not isinstance(error.port, int):  # a socket of the file system
-        return f"at {error.interface or error.port}: {reason}"
-    where = (
-        f"on {error.interface} port {error.port}" if error.interface else f"on port {error.port}"
-    )
-    match number:
-        case errno.EADDRINUSE:
-            advice = "stop who has it, or choose another with --listen tcp:PORT"
-        case errno.EACCES:
-            advice = "choose a port from 1024 with --listen tcp:PORT"
-        case _:
-            advice = "choose an address of this machine with --listen tcp:PORT:interface=ADDRESS"
-    return f"{where}: {reason}; {advice}"
-
-
-def _without_traceback(error: StartFailed) -> StartFailed:
-    """Let Python show nothing but its text should it end the process."""
-    previous = sys.excepthook
-
-    def show(kind: type[BaseException], value: BaseException, where: TracebackType | None) -> None:
-        if value is error:
-            print(value, file=sys.stderr, flush=True)
-        else:
-            previous(kind, value, where)
-
-    sys.excepthook = show
-    return error
-
-
-def _die(line: str) -> None:
-    """End a process whose reactor runs already: with this line, and not with status 0."""
-    from twisted.internet import reactor
-
-    running: Any = reactor
-    # Twisted has turned sys.stderr into the log; that is where to say it only to nobody's terminal.
-    print(line, file=sys.stderr if _is_stderr_nowhere() else sys.__stderr__, flush=True)
-    atexit.register(_exit_with_failure)
-    running.stop()
-
-
-def _is_stderr_nowhere() -> bool:
-    """Tell whether standard error is closed, or leads to /dev/null as a daemon's does."""
-    try:
-        return os.path.samestat(os.fstat(2), os.stat(os.devnull))
-    except OSError:
-        return True
-
-
-def _exit_with_failure() -> None:
-    """Exit with status 1 although whoever runs the reactor means to exit with 0."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(1)

@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "admin": ("", *BELOW_NODE, "node"),
     "testing": (*BELOW_NODE, "node", "admin"),
     "option_values": ("", *LEAVES),
-    "tap": ("", "option_values", *BELOW_NODE, "node", "admin"),
+    "node_service": ("option_values", *BELOW_NODE, "node", "admin"),
+    "tap": ("", "option_values", "node_service", *BELOW_NODE, "node", "admin"),
     "tools": ("", "option_values", *BELOW_NODE, "node", "admin", "testing", "tap"),
     "__main__": ("tools",),
 }
@@ -47,10 +48,19 @@ PURE = ("wire", "session", "gossip", "herder")
 NOT_PURE = ("twisted", "time", "random", "socket", "os", "sqlite3")
 """Time, randomness and the world come in as arguments."""
 
-MAY_USE_TWISTED = ("node", "store", "admin", "testing", "option_values", "tap", "tools")
+MAY_USE_TWISTED = (
+    "node",
+    "store",
+    "admin",
+    "testing",
+    "option_values",
+    "node_service",
+    "tap",
+    "tools",
+)
 MAY_USE_CRYPTOGRAPHY = ("wire", "identity", "tools")
 CRYPTOGRAPHY = ("stellar_sdk", "nacl", "cryptography")
-MAY_USE_THE_REACTOR = ("node", "tap", "tools")
+MAY_USE_THE_REACTOR = ("node", "node_service", "tap", "tools")
 """And only when called: as a default that is looked up then."""
 
 

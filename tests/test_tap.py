@@ -21,8 +21,9 @@ from zope.interface import implementer
 from stellar_overlay.config import OverlayConfig
 from stellar_overlay.identity import TESTNET_PASSPHRASE, LocalNode
 from stellar_overlay.node.manager import OverlayManager
+from stellar_overlay.node_service import NodeService, StartFailed
 from stellar_overlay.option_values import write_atomically
-from stellar_overlay.tap import NodeService, StartFailed, makeService
+from stellar_overlay.tap import makeService
 from stellar_overlay.testing.memory import MemoryNetwork
 from tests.processes import ROOT
 from tests.test_tap_options import OptionsTests
@@ -80,7 +81,7 @@ class TacTests(OptionsTests):
         application = loadApplication(str(ROOT / "tac" / name), "python")
         (service,) = IServiceCollection(application)
         self.assertIsInstance(service, NodeService)
-        (overlay,) = service
+        overlay, _ = service
         assert isinstance(overlay, OverlayManager)
         return overlay
 

@@ -21,7 +21,7 @@ from benchmarks.commands import Figures, reactor, serve
 from benchmarks.network import local_node, overlay_config
 from benchmarks.processes import Child, Target
 from stellar_overlay.node.manager import OverlayManager
-from stellar_overlay.tap import spare_the_collector
+from stellar_overlay.node_service import spare_the_collector
 from stellar_overlay.wire.message import Message
 from stellar_overlay.wire.transaction import tx_full_hash
 from tests.integration.traffic_client import TRANSACTION, TX_SET, WAYS
