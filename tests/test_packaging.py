@@ -30,7 +30,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from stellar_overlay import __version__
 from tests.processes import ROOT, Result, environment, run, scratch
 
-RUNTIME = {"twisted", "pynacl", "cryptography", "stellar-sdk", "treq", "prometheus-client"}
+RUNTIME = {
+    *("twisted", "pynacl", "cryptography", "stellar-sdk", "treq", "prometheus-client"),
+    "networkx",
+}
 EXTRAS = {"test", "rich"}
 REGISTRIES = re.compile(
     r"pypi\.org|pythonhosted|npmjs|yarnpkg|index-url|find-links|_authToken|registry\s*=\s*http"

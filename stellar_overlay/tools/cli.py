@@ -24,6 +24,8 @@ The Stellar overlay at your fingertips. For example:
   stellar-overlay probe core-testnet1.stellar.org     who is there, and would it talk to us?
   stellar-overlay watch --seconds 60                  consensus and transactions as they happen
   stellar-overlay submit AAAAAgAAAAC…                 send a signed transaction, without Horizon
+  stellar-overlay survey --admin http://127.0.0.1:11626
+                                                      who is linked to whom in the network
   stellar-overlay keys new node.seed                  an identity for a node
   stellar-overlay config explain node.cfg             what a node makes of its configuration
   twist stellar-overlay --network testnet             run a node
@@ -133,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_watch(commands)
     _add_submit(commands)
+    _add_survey(commands)
 
     keys = commands.add_parser("keys", help="make or show a node's identity")
     keys.add_argument("action", choices=("new", "show"))
@@ -195,6 +198,57 @@ def _add_submit(commands: _Commands) -> None:
         "--force", action="store_true", help="send it even if it looks as if nobody would take it"
     )
     _common(submit)
+
+
+def _add_survey(commands: _Commands) -> None:
+    survey = commands.add_parser("survey", help="have a node survey the network")
+    survey.add_argument(
+        "--admin",
+        required=True,
+        metavar="URL",
+        help="the admin HTTP of the node that does it, ours or stellar-core's:"
+        " http://127.0.0.1:11626",
+    )
+    survey.add_argument(
+        "--nonce", type=_whole(0, 2**32 - 1), metavar="N", help="of the survey [random]"
+    )
+    survey.add_argument(
+        "--collect",
+        type=_whole(1, 1800),
+        default=300,
+        metavar="SECONDS",
+        help="how long nodes measure [300]",
+    )
+    survey.add_argument(
+        "--settle",
+        type=_whole(0, 600),
+        metavar="SECONDS",
+        help="for all nodes to hear that it is over [a tenth of --collect, 3 to 60]",
+    )
+    survey.add_argument(
+        "--patience",
+        type=_whole(1, 3600),
+        default=120,
+        metavar="SECONDS",
+        help="without any answer before those who are silent are given up [120]",
+    )
+    survey.add_argument(
+        "--node",
+        action="append",
+        default=[],
+        metavar="G…",
+        help="ask this one in any case, may be repeated [whoever is heard of]",
+    )
+    survey.add_argument(
+        "--max-nodes",
+        type=_whole(1, 20_000),
+        default=1000,
+        metavar="N",
+        help="ask no more, whoever is named; those of --node come first [1000]",
+    )
+    survey.add_argument("--output", metavar="FILE", help="write the answers, merged, as JSON")
+    survey.add_argument("--graphml", metavar="FILE", help="write the graph, as GraphML")
+    _common(survey, network="whatever the node's is")
 
 
 def _peers(parser: argparse.ArgumentParser) -> None:

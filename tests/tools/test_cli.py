@@ -16,7 +16,7 @@ from stellar_overlay import __version__
 from stellar_overlay.tools.cli import shown
 from tests.processes import CLI, Listener, Result, Running, call, environment, run, says, scratch
 
-COMMANDS = ("demo", "probe", "watch", "submit", "keys", "config")
+COMMANDS = ("demo", "probe", "watch", "submit", "survey", "keys", "config")
 HEAVY = ("stellar_sdk", "nacl", "cryptography", "twisted", "zope", "tomllib", "asyncio", "ssl")
 """What takes its time to import; Twisted's reactor and the SDK above all."""
 
@@ -61,6 +61,7 @@ class HelpTests(SynchronousTestCase):
         self.assertEqual(result, Result(0, line, ""))
 
 
+SURVEY = ("survey", "--admin", "http://127.0.0.1:1")
 WRONG = (
     (("bogus",), "'bogus'"),
     (("",), "''"),
@@ -114,6 +115,19 @@ WRONG = (
     (("submit", "AAAA", "--seconds", "3601"), "--seconds"),
     (("submit", "AAAA", "--peer", ""), "--peer"),
     (("submit", "AAAA", "--network", "private"), "--peer"),
+    (("survey",), "--admin"),
+    (("survey", "--admin", "localhost:11626"), "--admin"),
+    (("survey", "--admin", "\x1b[31mhttp://x"), "--admin"),
+    (("survey", "--admin", "http://user:secret@host"), "--admin"),
+    ((*SURVEY, "--nonce", "4294967296"), "--nonce"),
+    ((*SURVEY, "--nonce", "-1"), "--nonce"),
+    ((*SURVEY, "--collect", "0"), "--collect"),
+    ((*SURVEY, "--collect", "1801"), "--collect"),
+    ((*SURVEY, "--settle", "601"), "--settle"),
+    ((*SURVEY, "--patience", "0"), "--patience"),
+    ((*SURVEY, "--node", "GABC"), "--node"),
+    ((*SURVEY, "--network", ""), "--network"),
+    ((*SURVEY, "--output", "a", "--graphml", "./a"), "--graphml"),
     (("keys",), "action"),
     (("keys", "lose", "file"), "'lose'"),
     (("keys", "show"), "FILE"),
