@@ -18,6 +18,8 @@ from stellar_overlay.tools import demo_checks as checks
 from stellar_overlay.tools.cli import ExitStatus, print_json
 from stellar_overlay.tools.demo_journal import Journal
 from stellar_overlay.tools.demo_network import Network
+from stellar_overlay.tools.demo_survey import Survey
+from stellar_overlay.tools.demo_topology import check_survey, picture
 from stellar_overlay.tools.demo_traffic import STEPS_PER_SECOND, Traffic
 from stellar_overlay.tools.running import local_node, run_reactor
 
@@ -66,36 +68,51 @@ async def _play(
     say(f" one seed node; {arguments.nodes - 1} nodes know its address and nothing else")
     await network.discover()
     discovery = checks.check_discovery(network)
+    forger = await network.forge()
     journal = Journal(arguments.nodes, reactor)
-    traffic = Traffic(arguments, network, journal, reactor, lambda second: say(report(second)))
-
-    def report(second: int) -> str:
-        done, wanted = journal.progress
-        return (
-            f" t={second:>3} s  links {len(network.links)}  ledger {traffic.followed}"
-            f"  statements {journal.statements.broadcast}"
-            f"  transactions {journal.transactions.broadcast}  tx sets {journal.tx_sets_made}"
-            f"  delivered {done} of {wanted}"
-        )
-
+    survey = Survey(arguments, network, reactor, lambda line: say(f"          {line}"))
+    traffic = Traffic(
+        arguments,
+        network,
+        journal,
+        reactor,
+        lambda second: say(_progress(second, network, traffic, journal)),
+    )
     say(
         f" {len(traffic.validators)} of them vote as synthetic validators, a ledger each"
         f" {traffic.ledger_seconds} s; {STEPS_PER_SECOND} transactions a second, of accounts that"
         " nobody has funded"
     )
-    await traffic.run(start + 2 * arguments.seconds)
+    deadline = start + 2 * arguments.seconds
+    surveying = Deferred.fromCoroutine(
+        survey.run(max(deadline, reactor.seconds() + survey.max_seconds))
+    )
+    await traffic.run(deadline, lambda: survey.needs_ledgers)
+    await surveying
     flood = checks.check_flood(network, traffic, journal)
     pull = checks.check_pull(network, journal)
     fetch = await checks.check_fetch(network, traffic, journal)
-    auth = checks.check_auth(network, await network.forge())
+    for line in picture(network, survey):
+        say(line)
     return {
         "discovery": discovery,
         "flood": flood,
         "pull": pull,
         "fetch": fetch,
-        "auth": auth,
+        "auth": checks.check_auth(network, forger),
         "flow-control": checks.check_flow_control(network, journal),
+        "survey": check_survey(network, survey),
     }
+
+
+def _progress(second: int, network: Network, traffic: Traffic, journal: Journal) -> str:
+    done, wanted = journal.progress
+    return (
+        f" t={second:>3} s  links {len(network.links)}  ledger {traffic.followed}"
+        f"  statements {journal.statements.broadcast}"
+        f"  transactions {journal.transactions.broadcast}  tx sets {journal.tx_sets_made}"
+        f"  delivered {done} of {wanted}"
+    )
 
 
 def _all_ok(found: Checks) -> bool:

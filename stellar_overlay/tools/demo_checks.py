@@ -78,7 +78,7 @@ def check_flood(network: Network, traffic: Traffic, journal: Journal) -> Check:
         "duplicates": flood.duplicates,
         **_fault_figures(flood, strange),
     }
-    return _judged(text, expected, figures)
+    return judged(text, expected, figures)
 
 
 def check_pull(network: Network, journal: Journal) -> Check:
@@ -112,7 +112,7 @@ def check_pull(network: Network, journal: Journal) -> Check:
         "fulfilled": fulfilled,
         "median_ms": _milliseconds(journal.pull_seconds),
     }
-    return _judged(text, expected, figures)
+    return judged(text, expected, figures)
 
 
 async def check_fetch(network: Network, traffic: Traffic, journal: Journal) -> Check:
@@ -149,7 +149,7 @@ async def check_fetch(network: Network, traffic: Traffic, journal: Journal) -> C
         "max_ms": slowest,
         "know_quorum_set": informed,
     }
-    return _judged(text, expected, figures)
+    return judged(text, expected, figures)
 
 
 def check_auth(network: Network, forger: ScriptedPeer) -> Check:
@@ -179,10 +179,10 @@ def check_flow_control(network: Network, journal: Journal) -> Check:
         f" with first grants of {grant}; {overruns} overruns"
     )
     figures = {"sent": sent, "received": received, "least": least, "overruns": overruns}
-    return _judged(text, expected, figures)
+    return judged(text, expected, figures)
 
 
-def _judged(text: str, expected: dict[str, bool], figures: Mapping[str, object]) -> Check:
+def judged(text: str, expected: dict[str, bool], figures: Mapping[str, object]) -> Check:
     """Return a check that is good if all is that is expected, and says what is not."""
     is_ok = all(expected.values())
     if not is_ok:

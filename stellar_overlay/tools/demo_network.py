@@ -36,6 +36,10 @@ DISCOVERY_SECONDS = 15
 LOOKS_PER_SECOND = 10
 DEADLINE_SECONDS = 10
 """For each thing that takes milliseconds."""
+MAX_VALIDATORS = 5
+SETS_PER_SIGNER = 5
+"""In any minute a node asks each peer for no more transaction sets that one signer alone has named,
+as all are when they are asked for first (gossip/tracker.py, QuestionPace)."""
 
 Link = tuple[OverlayManager, OverlayManager]
 
@@ -44,6 +48,8 @@ class Network:
     """N nodes of which one is known to all others.
 
     :param template: of whose network and versions they all are.
+    :ivar size: how many nodes there are to be; ``validators``: how many of them are to vote.
+    :ivar ledger_seconds: how often a ledger is to close.
     :ivar links: each once, from who dialled to who answered; found by :meth:`discover`.
     :ivar seconds_to_find: how long the nodes took to find each other, or were given to.
     """
@@ -54,6 +60,8 @@ class Network:
         self._template = template
         self._seed: int = arguments.seed
         self.size: int = arguments.nodes
+        self.validators = min(MAX_VALIDATORS, (self.size + 1) // 2)
+        self.ledger_seconds = seconds_per_ledger(self.validators, arguments.seconds)
         self.nodes: list[OverlayManager] = []
         self.links: list[Link] = []
         self.seconds_to_find = 0.0
@@ -69,14 +77,10 @@ class Network:
             target_outbound_peers=DIALS_PER_NODE,
             max_inbound_peers=8 * DIALS_PER_NODE + self.size,
             auth_timeout_secs=TICK_SECONDS - 1,
+            surveyor_keys=[self._local_node(self.size - 1).peer_id.strkey],
+            expected_ledger_close_secs=self.ledger_seconds,
         ).checked()
-        name = f"stellar-overlay demo {self._seed} {len(self.nodes)}"
-        node = LocalNode(
-            template.network_passphrase,
-            hashlib.sha256(name.encode()).digest(),
-            overlay_min_version=template.overlay_min_version,
-            overlay_version=template.overlay_version,
-        )
+        node = self._local_node(len(self.nodes))
         # What the overlay would make itself; only so can its herder be asked where it stands.
         verifier = signature_verifier(self._reactor)
         herder = observer_herder(config, node, verifier, self._reactor)
@@ -136,6 +140,11 @@ class Network:
     # Where it stands.
 
     @property
+    def surveyor(self) -> OverlayManager:
+        """The only node that the others let survey them: the last one, not the seed."""
+        return self.nodes[-1]
+
+    @property
     def is_whole(self) -> bool:
         """Whether all reach each other, even without the seed, and have links enough."""
         links = self._found_links()
@@ -167,6 +176,16 @@ class Network:
             for a, b in (link, link[::-1])
         )
 
+    def _local_node(self, number: int) -> LocalNode:
+        """Return who a node is: the same with the same seed."""
+        template, name = self._template, f"stellar-overlay demo {self._seed} {number}"
+        return LocalNode(
+            template.network_passphrase,
+            hashlib.sha256(name.encode()).digest(),
+            overlay_min_version=template.overlay_min_version,
+            overlay_version=template.overlay_version,
+        )
+
     def _found_links(self) -> list[Link]:
         nodes = {node.local_node.peer_id: node for node in self.nodes}
         return [
@@ -182,3 +201,13 @@ async def _start(node: OverlayManager) -> None:
         await node.start()
     except CannotListenError as error:
         raise ConnectionFailed(f"cannot listen on 127.0.0.1: {error.socketError}") from error
+
+
+def seconds_per_ledger(validators: int, seconds: int) -> int:
+    """Return how often a ledger closes: each second, unless peers had to be asked too often.
+
+    That is so in a small network, or in a long run.
+
+    :param seconds: for how long there is traffic.
+    """
+    return -(-min(seconds, 60) // (SETS_PER_SIGNER * validators))

@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -30,11 +31,7 @@ MESSAGES_PER_LINK = 600
 """Direct statements in each direction of each link: three times the first grant."""
 MAX_LINKS_WITH_DIRECT = 60
 """That is enough of them, and of work, in a large network."""
-MAX_VALIDATORS = 5
 FIRST_LEDGER = 1
-SETS_PER_SIGNER = 5
-"""In any minute a node asks each peer for no more transaction sets that one signer alone has named,
-as all are when they are asked for first (gossip/tracker.py, QuestionPace)."""
 SPARE_SECONDS = 3600
 """For how long a transaction is good beyond all traffic."""
 
@@ -98,19 +95,25 @@ class Traffic:
         for node in network.nodes:
             journal.watch(node)
         self.validators = self._make_validators(network.nodes)
-        self.ledger_seconds = seconds_per_ledger(len(self.validators), self._seconds)
+        self.ledger_seconds = network.ledger_seconds
         self._followed = [0] * network.size
 
     def _make_validators(self, nodes: Sequence[OverlayManager]) -> list[Validator]:
         """Have half of the nodes sign as validators, but not more than five."""
-        count = min(MAX_VALIDATORS, (len(nodes) + 1) // 2)
-        chosen = self._random.sample(nodes, count)
+        size = self._network.validators
+        chosen = self._random.sample(nodes, size)
         keys = sorted(node.local_node.peer_id.key for node in chosen)
-        quorum_set = FlatQuorumSet(count - (count - 1) // 3, tuple(keys))
+        quorum_set = FlatQuorumSet(size - (size - 1) // 3, tuple(keys))
         return [Validator(node, quorum_set, self._reactor, self._journal) for node in chosen]
 
-    async def run(self, deadline: float) -> None:
-        """Send everything in time, then wait until it has arrived, up to a deadline."""
+    async def run(
+        self, deadline: float, is_ledger_wanted: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Send everything in time, then wait until it has arrived, up to a deadline.
+
+        :param is_ledger_wanted: tells whether ledgers are to go on when all else is sent, deadline
+            or not; they take twice as long then, so that there are not many more.
+        """
         clock, steps = self._reactor, self._seconds * STEPS_PER_SECOND
         start = clock.seconds()
         deadline = max(deadline, start + self._seconds + DEADLINE_SECONDS)
@@ -121,11 +124,15 @@ class Traffic:
                 break
             self._submit()
             self._send_directly(MESSAGES_PER_LINK * (step + 1) // steps)
-            if step % (STEPS_PER_SECOND * self.ledger_seconds) == STEPS_PER_SECOND // 2:
-                self._close_ledger()
+            self._close_ledger_each(self.ledger_seconds, step)
             if step % STEPS_PER_SECOND == 0:
                 self._report(step // STEPS_PER_SECOND)
-        while not self._is_done and clock.seconds() < deadline:
+        for step in count():
+            if is_ledger_wanted():
+                self._close_ledger_each(2 * self.ledger_seconds, step)
+                deadline = max(deadline, clock.seconds() + DEADLINE_SECONDS)
+            elif self._is_done or clock.seconds() >= deadline:
+                break
             await self._pass(1 / STEPS_PER_SECOND)
         self._report(self._seconds)
 
@@ -159,7 +166,10 @@ class Traffic:
             if validator.overlay is node:
                 validator.add_transaction(message.body)
 
-    def _close_ledger(self) -> None:
+    def _close_ledger_each(self, seconds: int, step: int) -> None:
+        """Propose a ledger if so many seconds have passed: half a second after they began."""
+        if step % (STEPS_PER_SECOND * seconds) != STEPS_PER_SECOND // 2:
+            return
         self.ledger += 1
         proposer = self.validators[self.ledger % len(self.validators)]
         proposer.propose(self.ledger, int(self._wall_clock()))
@@ -175,13 +185,3 @@ class Traffic:
                             slot = FIRST_DIRECT_SLOT + number
                             made[a, number] = externalize(a.local_node, slot, bytes(32))
                         self._journal.send(a, b, made[a, number])
-
-
-def seconds_per_ledger(validators: int, seconds: int) -> int:
-    """Return how often a ledger closes: each second, unless peers had to be asked too often.
-
-    That is so in a small network, or in a long run.
-
-    :param seconds: for how long there is traffic.
-    """
-    return -(-min(seconds, 60) // (SETS_PER_SIGNER * validators))

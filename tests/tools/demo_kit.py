@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.identity import LocalNode
@@ -14,6 +15,8 @@ from stellar_overlay.tools import demo_checks, demo_traffic
 from stellar_overlay.tools.demo_checks import Check
 from stellar_overlay.tools.demo_journal import Journal
 from stellar_overlay.tools.demo_network import Network
+from stellar_overlay.tools.demo_survey import Survey
+from stellar_overlay.tools.demo_topology import check_survey
 from stellar_overlay.tools.demo_traffic import Traffic
 
 MESSAGES_PER_LINK = 250
@@ -31,7 +34,12 @@ class SimulatedNetwork(Network):
         super().__init__(arguments, LocalNode.testnet(), self.world.clock)
         for number in range(self.size):
             known_peers = [f"node {(known or {}).get(number, 0)}"] if number else []
-            node = self.world.add_node(f"node {number}", known_peers=known_peers)
+            node = self.world.add_node(
+                f"node {number}",
+                known_peers=known_peers,
+                surveyor_keys=[self.world._local_node(f"node {self.size - 1}").peer_id],
+                expected_ledger_close_secs=self.ledger_seconds,
+            )
             self.nodes.append(node)
             self._herders.append(node._flooding.herder)
 
@@ -46,7 +54,7 @@ class SimulatedNetwork(Network):
 class Play:
     """All that happens between discovery and the checks.
 
-    :ivar reports: the seconds of which there was a report.
+    :ivar reports: the seconds of which there was a report; ``lines``: what was said of the survey.
     """
 
     def __init__(self, test: SynchronousTestCase, *, nodes: int = 3, seconds: int = 2) -> None:
@@ -57,7 +65,9 @@ class Play:
         self.network.find_links()
         self.reports: list[int] = []
         clock = self.network.world.clock
+        self.lines: list[str] = []
         self.journal = Journal(nodes, clock)
+        self.survey = Survey(arguments, self.network, clock, self.lines.append)
         self.traffic = Traffic(arguments, self.network, self.journal, clock, self.reports.append)
 
     @property
@@ -66,15 +76,19 @@ class Play:
         return self.network.nodes
 
     def run(self) -> dict[str, Check]:
-        """Send everything, and return what the checks make of it, by name."""
+        """Send and survey everything, and return what the checks make of it, by name."""
         world, network, journal = self.network.world, self.network, self.journal
-        world.result_of(self.traffic.run(0.0), timeout=100)
+        deadline = world.clock.seconds() + self.survey.max_seconds
+        surveying = Deferred.fromCoroutine(self.survey.run(deadline))
+        world.result_of(self.traffic.run(0.0, lambda: self.survey.needs_ledgers), timeout=100)
+        world.result_of(surveying, timeout=100)
         fetch = demo_checks.check_fetch(network, self.traffic, journal)
         return {
             "flood": demo_checks.check_flood(network, self.traffic, journal),
             "pull": demo_checks.check_pull(network, journal),
             "fetch": world.result_of(fetch, timeout=30),
             "flow-control": demo_checks.check_flow_control(network, journal),
+            "survey": check_survey(network, self.survey),
         }
 
     def run_for(self, check: str) -> Check:

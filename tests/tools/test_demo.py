@@ -34,15 +34,22 @@ VERDICTS = {
     "auth": "6 of 6 link ends authenticated; a forged MAC was refused with ERR_AUTH",
     "flow-control": "3600 of 3600 direct SCP messages arrived, at least 600 per link and direction"
     " with first grants of 200; 0 overruns",
+    "survey": r"3/3 nodes answered, 3/3 links match, both ways and at both ends, 0 made up; the"
+    r" figures of 6/6 link ends are those of the nodes' own counters, \d+ messages written among"
+    r" them; 0\.7 s of collecting, all told \d\.\d s after the start",
 }
 """When all is well."""
 STATEMENTS = 12
 """Of two validators about two ledgers, three each."""
-CHECKS = ["discovery", "flood", "pull", "fetch", "auth", "flow-control"]
+CHECKS = ["discovery", "flood", "pull", "fetch", "auth", "flow-control", "survey"]
+SURVEY = [
+    "          survey: the nodes collect figures for 0.7 s",
+    "          survey: they stop collecting, and the surveyor asks them",
+]
 
 PATCHED = """
 import sys
-from stellar_overlay.tools import cli, demo, demo_checks, demo_network, demo_traffic
+from stellar_overlay.tools import cli, demo, demo_checks, demo_network, demo_survey, demo_traffic
 {patch}
 cli.main({arguments!r})
 """
@@ -86,15 +93,29 @@ class GoodDemoTests(DemoTests):
             " 2 of them vote as synthetic validators, a ledger each 1 s; 10 transactions a second,"
             " of accounts that nobody has funded",
         )
-        self.assertEqual([line[:8] for line in lines[3:-6]], [f" t={i:>3} s" for i in range(3)])
+        self.assertTrue(all(line.isprintable() for line in lines))
+        checks = len(CHECKS)
+        self.assertEqual([line.split()[:2] for line in lines[-checks:]],
+                         [["PASS", name] for name in CHECKS])  # fmt: skip
+        *course, picture, head, one, two, three = lines[3:-checks]
+        self.assertTrue(picture.startswith(" what each node told the surveyor of its links:"))
+        self.assertEqual(head, "          1 2 3   in  out  median ms  answered")
+        for row, figures in (
+            (one, r"1 G\w{4}  \\ < <    2    0 +\d+  yes"),
+            (two, r"2 G\w{4}  > \\ [<>]    [01]    [12] +\d+  yes"),
+            (three, r"3 G\w{4}  > [<>] \\    [01]    [12] +\d+  asks"),
+        ):
+            self.assertRegex(row, f"^ {figures}$")
+        survey = [line for line in course if line.startswith("          survey: ")]
+        seconds = [line for line in course if line not in survey]
+        self.assertEqual([line[:8] for line in seconds], [f" t={i:>3} s" for i in range(3)])
         self.assertEqual(
-            lines[-7],
+            seconds[-1],
             " t=  2 s  links 3  ledger 2  statements 12  transactions 20  tx sets 2"
             "  delivered 68 of 68",
         )
-        self.assertTrue(all(line.isprintable() for line in lines))
-        self.assertEqual([line.split()[:2] for line in lines[-6:]],
-                         [["PASS", name] for name in CHECKS])  # fmt: skip
+        self.assertEqual(survey[:2], SURVEY)
+        self.assertRegex(survey[-1], r": 3 of 3 nodes have answered, \d\.\d s after the start$")
         verdicts = self.verdicts(result)
         for name, pattern in VERDICTS.items():
             self.assertRegex(verdicts[name], f"^PASS {pattern}$")
@@ -124,6 +145,11 @@ class GoodDemoTests(DemoTests):
         self.assertEqual(found["flood"]["statements"], STATEMENTS)
         self.assertEqual(found["pull"]["transactions"], 20)
         self.assertEqual(found["fetch"]["tx_sets"], 2)
+        survey = found["survey"]
+        self.assertEqual([survey[name] for name in ("nodes", "answered", "ends")], [3, 3, 6])
+        edges = [survey[name] for name in ("edges", "expected", "missing", "extra")]
+        self.assertEqual(edges, [LINKS, LINKS, 0, 0])
+        self.assertLess(survey["seconds"], 15)
 
 
 class KeepTests(DemoTests):
@@ -170,11 +196,28 @@ class BadDemoTests(DemoTests):
         """Were a wrong MAC taken for a right one, the demo would say so, and end."""
         patch = (
             "demo_network.DEADLINE_SECONDS = demo_checks.DEADLINE_SECONDS = 1\n"
+            "demo_survey.DEADLINE_SECONDS = 1\n"
             "Peer = demo_network.ScriptedPeer\n"
             "Peer.send_forged = Peer.send\n"
         )
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
         self.assert_fails("auth", ["not refused with ERR_AUTH", "still open after 1 s"], result)
+
+    def test_survey_lies(self) -> None:
+        """Were a node to tell of links that it has not, the survey would be found to be wrong."""
+        patch = (
+            "from dataclasses import replace\n"
+            "from stellar_overlay.gossip.survey_data import SurveyDataManager\n"
+            "honest = SurveyDataManager.page\n"
+            "def page(data, request):\n"
+            "    answer = honest(data, request)\n"
+            "    return replace(answer, inbound=(), outbound=answer.inbound or answer.outbound)\n"
+            "SurveyDataManager.page = page\n"
+            "demo_survey.DEADLINE_SECONDS = 1\n"
+        )
+        result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
+        words = ["0/1 links match", "1 made up", "(expected: all nodes, but ", "none made up, but "]
+        self.assert_fails("survey", words, result)
 
     def test_nobody_found(self) -> None:
         """Where nobody shares an address, nobody finds anybody but the seed, and it is said."""
@@ -197,6 +240,7 @@ class BadDemoTests(DemoTests):
             "    raise ConnectionFailed('no cable')\n"
             "Dialer.dial = dial\n"
             "demo_traffic.DEADLINE_SECONDS = demo_checks.DEADLINE_SECONDS = 1\n"
+            "demo_survey.DEADLINE_SECONDS = 1\n"
         )
         result = self.patched(patch, "demo", "--nodes", "2", "--seconds", "1")
         self.assertEqual(result.status, 1)
@@ -207,6 +251,7 @@ class BadDemoTests(DemoTests):
         self.assertIn("reached the other node: 0 of ", verdicts["flood"])
         self.assertIn("reached the other node: 0 of 10,", verdicts["pull"])
         self.assertIn("fetched by the others: 0 of 1,", verdicts["fetch"])
+        self.assertIn("FAIL 1/2 nodes answered, 0/0 links match", verdicts["survey"])
 
     def test_messages_lost(self) -> None:
         """Were messages lost, it is said how many, and that none may be; and it ends in time."""

@@ -34,6 +34,7 @@ class GoodTests(PlayTests):
         play = Play(self)
         checks = play.run()
         self.assertEqual([check.text for check in checks.values() if not check.ok], [])
+        del checks["survey"]  # test_demo_topology looks at that
         figures = {name: dict(check.figures) for name, check in checks.items()}
         self.assertNotEqual(figures["flood"].pop("duplicates"), 0)
         adverts = figures["pull"].pop("adverts")

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stellar_overlay.herder.observer import ObserverHerder
 from stellar_overlay.identity import LocalNode
-from stellar_overlay.tools.demo_network import Network
+from stellar_overlay.tools.demo_network import Network, seconds_per_ledger
 from tests.tools.demo_kit import SimulatedNetwork
 
 
@@ -42,6 +42,17 @@ class NodeTests(SynchronousTestCase):
         node = network.add_node()
         self.assertIsInstance(node._flooding.herder, ObserverHerder)
         self.assertEqual((node.config.mode, network.ledgers), ("relay", [0]))
+
+
+class PaceTests(SynchronousTestCase):
+    def test_pace(self) -> None:
+        """No peer is to be asked for more than five sets of one signer in a minute."""
+        for validators, seconds, period in (
+            (5, 1, 1), (5, 20, 1), (5, 25, 1), (5, 26, 2), (5, 60, 3), (5, 86_400, 3),
+            (2, 20, 2), (2, 60, 6), (1, 5, 1), (1, 20, 4), (1, 9999, 12),
+        ):  # fmt: skip
+            with self.subTest(validators=validators, seconds=seconds):
+                self.assertEqual(seconds_per_ledger(validators, seconds), period)
 
 
 class LinkTests(SynchronousTestCase):

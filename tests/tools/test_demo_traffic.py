@@ -10,7 +10,7 @@ from stellar_overlay.error import DropReason
 from stellar_overlay.identity import TESTNET_PASSPHRASE, network_id
 from stellar_overlay.tools import demo_traffic
 from stellar_overlay.tools.demo_journal import Journal
-from stellar_overlay.tools.demo_traffic import Payments, Traffic, seconds_per_ledger
+from stellar_overlay.tools.demo_traffic import Payments, Traffic
 from stellar_overlay.wire import xdr_check
 from stellar_overlay.wire.signature import is_signed_by
 from stellar_overlay.wire.transaction import TransactionView
@@ -96,15 +96,6 @@ class TrafficTests(SynchronousTestCase):
         self.assertEqual(traffic(1), traffic(1))
         self.assertNotEqual(traffic(1), traffic(2))
 
-    def test_pace(self) -> None:
-        """No peer is to be asked for more than five sets of one signer in a minute."""
-        for validators, seconds, period in (
-            (5, 1, 1), (5, 20, 1), (5, 25, 1), (5, 26, 2), (5, 60, 3), (5, 86_400, 3),
-            (2, 20, 2), (2, 60, 6), (1, 5, 1), (1, 20, 4), (1, 9999, 12),
-        ):  # fmt: skip
-            with self.subTest(validators=validators, seconds=seconds):
-                self.assertEqual(seconds_per_ledger(validators, seconds), period)
-
     def test_long_runs(self) -> None:
         """At that pace, everything is fetched in time for minutes, whatever the size."""
         for nodes, seconds in ((2, 70), (3, 70), (5, 20), (8, 70)):
@@ -119,6 +110,17 @@ class TrafficTests(SynchronousTestCase):
         deadline = play.network.world.clock.seconds() + 60
         play.network.world.result_of(play.traffic.run(deadline), timeout=70)
         self.assertEqual((min(play.network.ledgers), play.traffic.followed), (0, 1))
+
+    def test_more_ledgers(self) -> None:
+        """Ledgers go on for whoever needs them, half as often, and are followed to the last."""
+        play = Play(self, seconds=2)
+        clock = play.network.world.clock
+        end = clock.seconds() + 7.5
+        running = play.traffic.run(end + 10, lambda: clock.seconds() < end)
+        play.network.world.result_of(running, timeout=20)
+        self.assertEqual((play.traffic.ledger, play.traffic.followed), (5, 5))
+        self.assertEqual(play.journal.transactions.broadcast, 20)
+        self.assertLess(clock.seconds(), end + 1.5)
 
     def test_many_links(self) -> None:
         """Where there are very many links, only some carry direct statements."""
