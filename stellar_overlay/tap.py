@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from twisted.internet.endpoints import serverFromString
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python import usage
 
 from stellar_overlay.error import ConfigError, OverlayError
+from stellar_overlay.log_levels import LOG_LEVELS, Level, filter_what_begins, filtered
 from stellar_overlay.node_service import NodeService
 from stellar_overlay.option_values import (
     check_endpoint,
@@ -134,6 +135,7 @@ class Options(usage.Options):
             raise usage.UsageError(str(error)) from None
 
     def _check(self) -> None:
+        self._set_log_levels()
         if self["mode"] not in (None, *MODES):
             raise ConfigError(f"--mode: must be one of {', '.join(MODES)}, not {self['mode']!r}")
         for name in ("listen", "http"):
@@ -146,6 +148,20 @@ class Options(usage.Options):
         self._check_http_hosts()
         self.config = self._read_config()
         self.seed = self._read_seed()
+
+    def _set_log_levels(self) -> None:
+        """Let our levels decide on our part of the log, and the runner's own on all the rest."""
+        runner = self.parent
+        if runner is None or "fileLogObserverFactory" not in runner:
+            LOG_LEVELS.configure()
+            if runner is not None:  # twistd
+                filter_what_begins()
+            return
+        level = Level(runner["logLevel"].name)
+        LOG_LEVELS.configure(default=level)
+        make_observer = runner["fileLogObserverFactory"]
+        runner["fileLogObserverFactory"] = lambda file: filtered(make_observer(file), level)
+        runner["logLevel"] = LogLevel.debug  # what we let through, twist shall let through, too
 
     def _check_home_domains(self) -> None:
         if self.home_domains:
@@ -294,6 +310,7 @@ def application(config_files: Iterable[str] = (), arguments: Iterable[str] = ())
         options.parseOptions([*files, *arguments])
     except usage.UsageError as error:
         _refuse(str(error))
+    filter_what_begins()
     app = Application("stellar-overlay")
     makeService(options).setServiceParent(app)
     return app

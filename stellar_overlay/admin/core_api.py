@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from stellar_overlay.admin.core_info import info
+from stellar_overlay.admin.core_log import log_levels, sets_level
 from stellar_overlay.admin.core_peers import PeerCommands
 from stellar_overlay.admin.core_quorum import Quorum
 from stellar_overlay.admin.medida import Medida
@@ -54,6 +55,7 @@ class CoreApi:
             "prometheus": Route(text.scrape, is_offered_alone=True),
             "clearmetrics": Route(self._clear_metrics, is_changing=True, is_offered_alone=True),
             "self-check": Route(self._self_check, is_offered_alone=True),
+            "ll": Route(log_levels, changes=sets_level, is_offered_alone=True),
             "peers": Route(self._peers),
             "scp": Route(self._scp),
             "quorum": Route(self._quorum),

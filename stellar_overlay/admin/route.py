@@ -40,12 +40,18 @@ class Route(NamedTuple):
 
     :ivar answer: returns the answer, or what is awaited for it.
     :ivar is_changing: whether it changes the state of the node, so that the guard is asked first.
+    :ivar changes: tells so by the parameters, of one that changes something with some of them only.
     :ivar is_offered_alone: whether a node that talks to nobody (RUN_STANDALONE) has it, too.
     """
 
     answer: Callable[[Ask], Answer | Answering]
     is_changing: bool = False
     is_offered_alone: bool = False
+    changes: Callable[[Query], bool] | None = None
+
+    def may_change(self, query: Query) -> bool:
+        """Tell whether it would change something with these parameters."""
+        return self.is_changing or (self.changes is not None and self.changes(query))
 
 
 Routes = Mapping[str, Route]

@@ -125,7 +125,7 @@ class AdminHttp(MultiService):
         route = self._routes.get(command)
         if route is None:
             return Answer(NOT_FOUND, HTML_TYPE, 404)
-        refusal = self._refusal(request) if route.is_changing else None
+        refusal = self._refusal(request) if route.may_change(query) else None
         if refusal is not None:
             self._log.debug("/{command} is refused: {reason}", command=command, reason=refusal)
             return Answer(f'{{"error": {quoted(refusal)}}}', JSON_TYPE, 403)

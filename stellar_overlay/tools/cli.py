@@ -81,6 +81,8 @@ def _run(argv: Sequence[str] | None) -> ExitStatus:
         parser.print_help()
         return ExitStatus.DONE
     try:
+        if os.environ.get("STELLAR_OVERLAY_LOG"):  # or else nothing is loaded for it
+            import_module("stellar_overlay.log_levels").show_if_wanted()
         command = import_module(f"stellar_overlay.tools.{arguments.module or arguments.command}")
         status: ExitStatus = command.run(arguments)
     except OverlayError as error:

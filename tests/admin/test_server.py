@@ -21,7 +21,7 @@ CHANGING = (
     "/unban",
     "/clearmetrics",
 )
-READING = ("/info", "/peers", "/scp", "/metrics", "/getsurveyresult", "/bans", "/quorum")
+READING = ("/info", "/peers", "/scp", "/metrics", "/getsurveyresult", "/bans", "/quorum", "/ll")
 
 
 class PathTests(AdminTestCase):
@@ -29,7 +29,7 @@ class PathTests(AdminTestCase):
 
     def test_unknown(self) -> None:
         """What is unknown is a page that tools know by its words."""
-        for uri in ("/nothing", "/peers/", "/ll", "//info", "/INFO", "*", "/getcursor?id=x"):
+        for uri in ("/nothing", "/peers/", "/logrotate", "//info", "/INFO", "*", "/getcursor?id=x"):
             reply = self.get(uri)
             self.assertEqual((reply.status, reply.headers["content-type"]), (404, "text/html"), uri)
             self.assertIn("Supported HTTP commands are listed in the <a href=", reply.text)
