@@ -175,7 +175,12 @@ class OverlayMetrics:
         self.limits: dict[str, int] = {}
         """What may be used at most, by name: the sums of ``node.limit_table``."""
         self.refreshers: list[Callable[[], None]] = []
-        """Called before the figures are read, to set those that are only looked at then."""
+        """Called by :meth:`refresh`, to set the figures that are only looked at then."""
+
+    def refresh(self) -> None:
+        """Set what is only looked at when it is asked for: before any figure is read."""
+        for refresh in self.refreshers:
+            refresh()
 
     def snapshot(self) -> dict[str, int | TimerSnapshot]:
         """Return every figure by name.
@@ -183,8 +188,7 @@ class OverlayMetrics:
         Drops are ``drop.REASON``, refused survey messages ``survey_refused.REASON``, limits
         ``limit.NAME``.
         """
-        for refresh in self.refreshers:
-            refresh()
+        self.refresh()
         figures: dict[str, int | TimerSnapshot] = {}
         for name, metric in vars(self).items():
             if isinstance(metric, Counter):

@@ -10,10 +10,8 @@ from stellar_overlay.admin.named import node_named
 from stellar_overlay.admin.route import Answer, Ask, Route
 from stellar_overlay.admin.styled import plain, styled
 from stellar_overlay.config_rules import shown
-from stellar_overlay.error import DropReason, OverlayError, PeerNotFound
-from stellar_overlay.identity import PeerId
+from stellar_overlay.error import OverlayError, PeerNotFound
 from stellar_overlay.node.manager import OverlayManager
-from stellar_overlay.node.peer import Peer
 
 NO_ADDRESS = "Must specify a peer and port: connect&peer=PEER&port=PORT"
 
@@ -63,20 +61,17 @@ class PeerCommands:
         if name is None:
             return _which_node(ask)
         node = node_named(self._overlay, name)
-        peer = None if node is None else self._peer(node)
-        if peer is None:
+        if node is None:
             return _not_found(name)
-        if ask.query.get("ban") == "1":
-            await self._overlay.ban_peer(peer.peer_id)
-            return Answer(f"Drop and ban peer: {plain(name)}")
-        peer.drop(DropReason.DROPPED_BY_USER.violation())
-        return Answer(f"Drop peer: {plain(name)}")
-
-    def _peer(self, node: PeerId) -> Peer | None:
         try:
-            return self._overlay.peer(node)
+            if ask.query.get("ban") != "1":
+                await self._overlay.disconnect(node)
+                return Answer(f"Drop peer: {plain(name)}")
+            self._overlay.peer(node)
         except PeerNotFound:
-            return None
+            return _not_found(name)
+        await self._overlay.ban_peer(node)
+        return Answer(f"Drop and ban peer: {plain(name)}")
 
     def _bans(self, ask: Ask) -> Answer:
         return Answer(styled({"bans": self._overlay.stores.bans.get_bans() or None}))

@@ -157,8 +157,7 @@ class Medida:
 
         :param enabled: domains (``overlay``) and full names, separated by commas; None is all.
         """
-        for refresh in self._metrics.refreshers:
-            refresh()
+        self._metrics.refresh()
         figures: dict[str, Json] = {name: _gauge(count) for name, count in self._gauges().items()}
         for attribute, gauge in GAUGES.items():
             figures[gauge] = _gauge(self._count(attribute))

@@ -56,7 +56,7 @@ class Scrape(NamedTuple):
 class OverlayCollector(Collector):
     """Shows prometheus-client what an overlay counts; nothing is copied until it is asked for.
 
-    To be asked in the reactor's thread, as :attr:`OverlayMetrics.refreshers` are called.
+    To be asked in the reactor's thread, as :meth:`OverlayMetrics.refresh` is called.
 
     :param gauges: returns what is only looked at when it is asked for.
     """
@@ -69,8 +69,7 @@ class OverlayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every counter and timer, also those that have no row in the table of names."""
-        for refresh in self._metrics.refreshers:
-            refresh()
+        self._metrics.refresh()
         for name, help_text, value in self._gauges():
             yield GaugeMetricFamily(name, help_text, value=value)
         for attribute, metric in vars(self._metrics).items():
